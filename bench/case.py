@@ -1,0 +1,46 @@
+"""What can be measured: a case says how, and which figures come out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from bench.systems.system import System
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number that a case gives: its name with the unit, and the decimals worth showing."""
+
+    name: str
+    decimals: int
+    more_is_better: bool
+
+
+class Trial(Protocol):
+    """A system that runs, checked and warm."""
+
+    def measure(self) -> Mapping[str, float]:
+        """Measures once: the value of each figure by its name.
+
+        Raises:
+            BenchError: the system did not do what it should.
+        """
+
+
+class Case(ABC):
+    """One kind of measurement, made alike for every system."""
+
+    figures: ClassVar[tuple[Figure, ...]]
+
+    def __init__(self, name: str, title: str) -> None:
+        self.name = name
+        self.title = title
+
+    @abstractmethod
+    def trial(self, system: System, folder: Path) -> AbstractContextManager[Trial]:
+        """Starts `system` and what it needs, in `folder`; stops all of it at the end."""

@@ -1,0 +1,140 @@
+"""What came out, as values, as JSON and as text."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from bench.case import Case, Figure
+from bench.machine import Machine
+from bench.table import aligned
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a system has no figures, and the end of its log."""
+
+    reason: str
+    log: str = ""
+
+
+@dataclass
+class Result:
+    """All measurements of one case: by system, in the order in which they were made."""
+
+    case: Case
+    values: dict[str, list[Mapping[str, float]]] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+
+    def median(self, system: str, figure: Figure) -> float | None:
+        """The median of a figure; None if the system has none."""
+        values = self._all(system, figure)
+        return statistics.median(values) if values else None
+
+    def advantage(self, system: str, peer: str, figure: Figure) -> float | None:
+        """How many times better `system` is than `peer`: above 1 is better, below is worse.
+
+        The ratio of the medians: theirs by ours where less is better. None without both.
+        """
+        ours, theirs = self.median(system, figure), self.median(peer, figure)
+        if not ours or not theirs:
+            return None
+        return ours / theirs if figure.more_is_better else theirs / ours
+
+    def cell(self, system: str, figure: Figure) -> str:
+        """A figure as text: the median, and in parentheses the least and the most."""
+        if system in self.failures:
+            return "failed"
+        values = self._all(system, figure)
+        if not values:
+            return "-"
+        low, middle, high = (
+            f"{value:,.{figure.decimals}f}"
+            for value in (min(values), statistics.median(values), max(values))
+        )
+        return middle if len(values) == 1 else f"{middle} ({low}–{high})"
+
+    def _all(self, system: str, figure: Figure) -> list[float]:
+        return [measured[figure.name] for measured in self.values.get(system, ())]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run: `systems` are what was measured, the first of them against the others.
+
+    `missing` says of systems that are not installed how to get them.
+    """
+
+    machine: Machine
+    systems: Mapping[str, str]
+    missing: Mapping[str, str]
+    results: Sequence[Result]
+
+    @property
+    def failed(self) -> bool:
+        """Whether any system failed in any case."""
+        return any(result.failures for result in self.results)
+
+    def text(self) -> str:
+        """The report for people."""
+        head = [*self.machine.lines(), *self.systems.items()]
+        head += [(name, f"not installed: {how}") for name, how in self.missing.items()]
+        blocks = [aligned(head, right=False)]
+        blocks += [self._block(result) for result in self.results]
+        if len(self.systems) > 1:
+            ours = next(iter(self.systems))
+            blocks.append(f"×: how many times better {ours} is: more messages, less CPU and memory")
+        for result in self.results:
+            for system, failure in result.failures.items():
+                said = "".join(f"\n  | {line}" for line in failure.log.splitlines())
+                blocks.append(f"{system} failed at {result.case.name}: {failure.reason}{said}")
+        return "\n\n".join(blocks) + "\n"
+
+    def json(self) -> str:
+        """The report for programs: every measurement, the medians and the ratios."""
+        ours, *peers = self.systems or [""]
+        cases = {
+            result.case.name: {
+                "title": result.case.title,
+                "measurements": result.values,
+                "medians": {
+                    system: {f.name: result.median(system, f) for f in result.case.figures}
+                    for system in result.values
+                },
+                "advantage": {
+                    peer: {f.name: result.advantage(ours, peer, f) for f in result.case.figures}
+                    for peer in peers
+                },
+                "failures": {name: asdict(f) for name, f in result.failures.items()},
+            }
+            for result in self.results
+        }
+        whole = {
+            "machine": asdict(self.machine),
+            "systems": dict(self.systems),
+            "missing": dict(self.missing),
+            "cases": cases,
+        }
+        return json.dumps(whole, ensure_ascii=False, indent=2) + "\n"
+
+    def _block(self, result: Result) -> str:
+        ours, *peers = self.systems or [""]
+        rows = [
+            [
+                f"{result.case.name}: {result.case.title}",
+                *self.systems,
+                *(f"{ours} : {peer}" for peer in peers),
+            ]
+        ]
+        for figure in result.case.figures:
+            ratios = [result.advantage(ours, peer, figure) for peer in peers]
+            rows.append(
+                [
+                    f"  {figure.name}",
+                    *(result.cell(system, figure) for system in self.systems),
+                    *("-" if ratio is None else f"{ratio:.1f}×" for ratio in ratios),
+                ]
+            )
+        return aligned(rows)

@@ -1,0 +1,1 @@
+"""The mail systems that are measured: the gateway and its peers."""

@@ -1,0 +1,61 @@
+"""The gateway itself, as `gateway run` runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from bench.daemon import Daemon, tail
+from bench.signature import DOMAIN, SELECTOR
+from bench.systems.system import System
+
+
+class Gateway(System):
+    """The gateway with its plugin `dkim`: one worker per core."""
+
+    name: ClassVar[str] = "gateway"
+    install: ClassVar[str] = "pip install -e . in the environment that runs the bench"
+
+    # Beside this interpreter: the environment's own, whatever PATH says.
+    program = Path(sys.executable).with_name("gateway")
+
+    def missing(self) -> str | None:
+        """The command, if this environment does not have it."""
+        return None if self.program.exists() else f"no {self.program.name} beside {sys.executable}"
+
+    def version(self) -> str:
+        """What `gateway --version` says."""
+        said = subprocess.run(
+            [self.program, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
+        lines = said.stdout.strip().splitlines()
+        return lines[-1] if lines else "unknown version"
+
+    def launch(self, next_hop: int) -> None:
+        """Starts `gateway run` in the foreground."""
+        configuration = self.folder / "gateway.yaml"
+        self.write(
+            "gateway.yaml",
+            configuration,
+            {
+                "port": self.port,
+                "next_hop": next_hop,
+                "domain": DOMAIN,
+                "selector": SELECTOR,
+                "key": self.key.file,
+            },
+        )
+        daemon = Daemon(
+            self.name,
+            [self.program, "run", "-c", configuration],
+            self.folder / "output.log",
+            self.folder,
+        )
+        self.daemons.append(daemon)
+        daemon.wait_for_smtp(self.port)
+
+    def log(self) -> str:
+        """The end of its log, and of what it wrote before it had one."""
+        return "\n".join(filter(None, (tail(self.folder / "gateway.log"), super().log())))

@@ -1,0 +1,127 @@
+"""Messages per second from the sender to the next hop, and what they cost."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from bench.case import Case, Figure
+from bench.daemon import free_port
+from bench.error import BenchError
+from bench.load import Load, Sink
+from bench.processes import Tree
+from bench.systems.system import System
+
+RATE = Figure("messages/s", 0, more_is_better=True)
+CPU = Figure("CPU ms/message", 2, more_is_better=False)
+MEMORY = Figure("peak memory MB", 0, more_is_better=False)
+
+DEADLINE_SECONDS = 30.0
+SETTLE_SECONDS = 5.0
+MEMORY_SECONDS = 1.0
+_FIRST_MESSAGES = 200  # enough to start every process of every system
+_MOST_MESSAGES = 60_000
+
+
+def messages_for(rate: float, seconds: float) -> int:
+    """How many messages take about `seconds` at `rate` per second."""
+    return max(_FIRST_MESSAGES, min(_MOST_MESSAGES, round(rate * seconds)))
+
+
+class Throughput(Case):
+    """Every message goes in, is signed, is made durable, and comes out at the next hop.
+
+    `load` is what is sent, `seconds` how long one measurement should take about.
+    """
+
+    figures: ClassVar[tuple[Figure, ...]] = (RATE, CPU, MEMORY)
+
+    def __init__(self, name: str, title: str, load: Load, seconds: float) -> None:
+        super().__init__(name, title)
+        self.load = load
+        self.seconds = seconds
+
+    @contextmanager
+    def trial(self, system: System, folder: Path) -> Iterator[ThroughputTrial]:
+        """Starts the system, checks the signature of one message, and warms it up."""
+        port, next_hop = free_port(), free_port()
+        try:
+            record = folder / "record"
+            with Sink(next_hop, folder, record) as sink:
+                system.start(folder / "instance", port, next_hop)
+                self.load.run(1, port, sink, DEADLINE_SECONDS)
+                system.tree().settle(SETTLE_SECONDS)
+            [message] = record.iterdir()
+            system.key.verify(message.read_bytes())
+            with Sink(next_hop, folder) as sink:
+                yield ThroughputTrial(self.load, system, sink, self.seconds)
+        finally:
+            system.stop()
+
+
+class ThroughputTrial:
+    """A running system, warm, and how many messages it gets in each measurement."""
+
+    def __init__(self, load: Load, system: System, sink: Sink, seconds: float) -> None:
+        self._load = load
+        self._system = system
+        self._sink = sink
+        # The first messages start processes and compile code: they say little about the rate.
+        # Those after them go on with that for half a measurement, and say enough.
+        first = _FIRST_MESSAGES / self._send(_FIRST_MESSAGES)
+        warm = messages_for(first, seconds / 2)
+        self._messages = messages_for(warm / self._send(warm), seconds)
+
+    def measure(self) -> Mapping[str, float]:
+        """Sends the messages once; raises BenchError if not exactly all of them arrive."""
+        os.sync()  # nobody pays for what the system before left to be written
+        tree = self._system.tree()
+        tree.settle(SETTLE_SECONDS)
+        goal = self._sink.count() + self._messages
+        peak = Peak(tree)
+        before = tree.cpu()
+        seconds = self._send(self._messages, peak)
+        # What is still done when the last message has arrived, such as emptying the queue,
+        # belongs to the cost of the messages.
+        tree.settle(SETTLE_SECONDS)
+        used = tree.cpu() - before
+        peak.take()
+        if (surplus := self._sink.count() - goal) != 0:
+            raise BenchError(f"{surplus} messages came twice")
+        return {
+            RATE.name: self._messages / seconds,
+            CPU.name: used / self._messages * 1e3,
+            MEMORY.name: peak.bytes / 1e6,
+        }
+
+    def _send(self, messages: int, peak: Peak | None = None) -> float:
+        return self._load.run(
+            messages,
+            self._system.port,
+            self._sink,
+            DEADLINE_SECONDS,
+            peak.sample if peak else lambda: None,
+        )
+
+
+class Peak:
+    """The most memory that a tree was seen to use, in bytes."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.bytes = 0
+        self._tree = tree
+        self._next = time.monotonic() + MEMORY_SECONDS / 2
+
+    def sample(self) -> None:
+        """Looks once a second: looking costs some milliseconds of a core."""
+        if time.monotonic() >= self._next:
+            self.take()
+            self._next = time.monotonic() + MEMORY_SECONDS
+
+    def take(self) -> None:
+        """Looks now."""
+        self.bytes = max(self.bytes, self._tree.memory())

@@ -1,0 +1,166 @@
+"""`gateway run`, `check`, `chain`, `schema` and `user`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from gateway import __version__
+from gateway.cli.options import config_option, fail, fail_config, json_option, load
+from gateway.cli.queue import queue
+from gateway.config import Config
+from gateway.hooks.load import LoadedPlugin, installed_models, load_plugins
+from gateway.hooks.spec import STAGES
+from gateway.log import setup as setup_log
+from gateway.schema import schema as json_schema
+from gateway.supervisor import Supervisor
+from gateway.users import hash_password, load_users, save_user
+from gateway.yaml_document import ConfigError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gateway")
+def gateway() -> None:
+    """An SMTP relay that passes every message through plugins, keeps it safe on disk and
+    delivers it."""
+
+
+@gateway.command()
+@config_option
+def run(path: Path) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C.
+
+    SIGHUP reloads the configuration: new processes take over, the old ones finish what they hold.
+    """
+    config = load(path)
+    setup_log(config.log, config.hostname, "supervisor")
+    sys.exit(Supervisor(path).run())
+
+
+@gateway.command()
+@config_option
+def check(path: Path) -> None:
+    """Check the configuration and the plugins; nothing is started.
+
+    Exit status 2 means that something is wrong; each problem is a line with file and line number.
+    """
+    config, plugins = _load_all(path)
+    relay = ", ".join(map(str, config.relay.via)) or "the MX of each domain"
+    click.echo(f"{path}: good: {_count(len(plugins), 'plugin')}, relay to {relay}")
+    if not any(listen.allow or listen.users for listen in config.listen):
+        auth = any("auth" in plugin.hooks for plugin in plugins)
+        if not auth:
+            click.echo(
+                f"{path}: note: nobody may relay: no `listen` has `allow` or `users`", err=True
+            )
+
+
+@gateway.command()
+@config_option
+@json_option
+def chain(path: Path, as_json: bool) -> None:
+    """Show which plugins run at each stage, in order."""
+    config, plugins = _load_all(path)
+    stages = {
+        name: [_describe(plugin, name) for plugin in plugins if name in plugin.hooks]
+        for name in STAGES
+    }
+    if as_json:
+        click.echo(json.dumps(stages, indent=2))
+        return
+    width = max(map(len, stages))
+    for name, steps in stages.items():
+        for position, step in enumerate(steps):
+            label = name if position == 0 else ""
+            rules = [f"timeout {step['timeout']:g} s", f"on_error {step['on_error']}"]
+            if step["when"]:
+                rules.append(f"when {json.dumps(step['when'], ensure_ascii=False)}")
+            click.echo(f"{label:<{width}}  {step['plugin']}  ({', '.join(rules)})")
+    if not plugins:
+        click.echo(f"{config.path}: no plugins: mail passes as it is")
+
+
+@gateway.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file.")
+def schema(output: Path | None) -> None:
+    """Print the JSON Schema of gateway.yaml, which editors complete from.
+
+    With the Red Hat YAML extension, put this on top of gateway.yaml:
+
+        # yaml-language-server: $schema=gateway.schema.json
+    """
+    text = json.dumps(json_schema(installed_models()), indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.write_text(text)
+
+
+@gateway.group()
+def user() -> None:
+    """Users who may log in to relay mail."""
+
+
+@user.command("add")
+@click.argument("name")
+@click.option(
+    "-f",
+    "--file",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path("users.yaml"),
+    show_default=True,
+    help="The users file; made if it is not there.",
+)
+@click.option(
+    "--password-stdin", is_flag=True, help="Read the password from standard input, for scripts."
+)
+def user_add(name: str, path: Path, password_stdin: bool) -> None:
+    """Add the user NAME, or change the password."""
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    if not password:
+        fail("an empty password lets anybody in")
+    try:
+        changed = save_user(path, name, hash_password(password))
+        load_users(path)
+    except ConfigError as error:
+        fail_config(error.problems)
+    except OSError as error:
+        fail(f"{path}: {error.strerror}")
+    click.echo(f"{path}: {name} {'changed' if changed else 'added'}")
+
+
+def _load_all(path: Path) -> tuple[Config, list[LoadedPlugin]]:
+    config = load(path)
+    try:
+        plugins = load_plugins(config)
+        for listen in config.listen:
+            if listen.users is not None:
+                load_users(listen.users)
+    except ConfigError as error:
+        fail_config(error.problems)
+    return config, plugins
+
+
+def _describe(plugin: LoadedPlugin, hook: str) -> dict[str, object]:
+    entry = plugin.entry
+    return {
+        "plugin": entry.name,
+        "async": plugin.is_async[hook],
+        "timeout": entry.timeout,
+        "on_error": entry.on_error,
+        "when": entry.when.model_dump(mode="json", exclude_none=True) if entry.when else None,
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+gateway.add_command(queue)

@@ -1,0 +1,58 @@
+"""What happened to mail, as values that travel through the outbox to observers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened.
+
+    Attributes:
+        type: `accepted`, `delivered`, `deferred`, `bounced` (refused for good), `expired` (given up
+            at the end of its lifetime), `discarded`, `held`, `released`, `dropped`.
+        time: seconds since the epoch.
+        message_id: the queue id.
+        sender, recipient, stream, client, user: whose mail it was; `client` is an IP address.
+        reason: the reply of the next hop, or why a plugin or a person did it, on one line.
+        relay, code, status: the server that answered and what it said; empty and 0 without one.
+        notes: what plugins noted on the message and on the recipient.
+    """
+
+    type: str
+    time: float
+    message_id: str
+    sender: str = ""
+    recipient: str = ""
+    stream: str = ""
+    client: str = ""
+    user: str = ""
+    reason: str = ""
+    relay: str = ""
+    code: int = 0
+    status: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One JSON object on one line."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Event:
+        """Reads what `to_json` wrote; keys that a newer version wrote are left out.
+
+        Raises:
+            ValueError: the text is no JSON object with at least type, time and message_id.
+        """
+        data: dict[str, Any] = json.loads(text)
+        try:
+            return cls(**{key: value for key, value in data.items() if key in _FIELDS})
+        except TypeError as error:
+            raise ValueError(f"not an event: {error}") from None
+
+
+_FIELDS = frozenset(Event.__dataclass_fields__)

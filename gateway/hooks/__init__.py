@@ -1,0 +1,39 @@
+"""The public plugin API: everything that a plugin may use of the gateway, and nothing else."""
+
+from gateway.attempt import Attempt, Delivery, Disposition, Hop, Outcome, Route, Source
+from gateway.events import Event
+from gateway.headers import Headers
+from gateway.hooks.actions import Accept, Action, Delay, Discard, Quarantine, Reject, Tempfail
+from gateway.hooks.plugin import Context, Login, Plugin
+from gateway.hooks.spec import hookimpl
+from gateway.message import Client, Message, MessageSealedError, Recipient
+from gateway.text_part import TextPart, TextPartError
+
+__all__ = [
+    "Accept",
+    "Action",
+    "Attempt",
+    "Client",
+    "Context",
+    "Delay",
+    "Delivery",
+    "Discard",
+    "Disposition",
+    "Event",
+    "Headers",
+    "Hop",
+    "Login",
+    "Message",
+    "MessageSealedError",
+    "Outcome",
+    "Plugin",
+    "Quarantine",
+    "Recipient",
+    "Reject",
+    "Route",
+    "Source",
+    "Tempfail",
+    "TextPart",
+    "TextPartError",
+    "hookimpl",
+]

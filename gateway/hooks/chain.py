@@ -1,0 +1,402 @@
+"""The compiled chain: for each stage the hooks in YAML order, with their conditions, timeouts and
+failure rules.
+
+Failing never means passing: a hook that raises, runs late or answers what its stage may not is a
+fault, and `on_error` of its entry says what happens then. pluggy declares and checks the hooks;
+the loop here runs them, because pluggy would run all plain functions before any coroutine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic, perf_counter
+from typing import Any
+
+from gateway.attempt import Attempt, Delivery, Outcome, Route, Source
+from gateway.events import Event
+from gateway.hooks.actions import Accept, Delay, Discard, Quarantine, Reject, Tempfail
+from gateway.hooks.condition import Condition
+from gateway.hooks.load import LoadedPlugin
+from gateway.hooks.plugin import Login
+from gateway.hooks.spec import STAGES
+from gateway.hooks.watchdog import NEVER, HookTimeoutError, Watchdog
+from gateway.message import Client, Message, Recipient
+
+FAULT_DELAY = 60.0
+"""Seconds until a delivery is tried again after a plugin failed before the attempt."""
+
+TEMPFAIL = Tempfail("The mail cannot be checked now, please try again later", status="4.3.0")
+
+log = logging.getLogger("gateway.chain")
+
+
+class Fault(Exception):  # noqa: N818 - the field's word for what a plugin does wrong
+    """A hook failed. The text says how."""
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """One hook of one plugin, ready to be called, and what it has done so far."""
+
+    plugin: str
+    hook: str
+    call: Callable[..., Any]
+    is_async: bool
+    answers: tuple[type, ...]
+    condition: Condition | None
+    timeout: float
+    on_error: str
+    per_recipient: bool
+    calls: int = 0
+    seconds: float = 0.0
+    faults: int = 0
+
+    def fault(self, error: BaseException) -> Fault:
+        """Counts a failure, logs it with the plugin's name, and returns it."""
+        self.faults += 1
+        if isinstance(error, HookTimeoutError | TimeoutError):
+            reason = f"ran longer than {self.timeout:g} s"
+        elif isinstance(error, Fault):
+            reason = str(error)
+        else:
+            reason = f"raised {type(error).__name__}: {error}"
+        log.error(
+            "plugin %s failed in %s: %s (on_error: %s)",
+            self.plugin,
+            self.hook,
+            reason,
+            self.on_error,
+            exc_info=None if isinstance(error, Fault | HookTimeoutError | TimeoutError) else error,
+        )
+        return Fault(f"plugin {self.plugin} failed in {self.hook}: {reason}")
+
+
+@dataclass(slots=True, eq=False)
+class Copy:
+    """A message as it goes into the spool: held for a person, or not before `delay` seconds."""
+
+    message: Message
+    held: str | None = None
+    delay: float = 0.0
+
+
+@dataclass(slots=True)
+class Filtered:
+    """What the `message` and `seal` stages made of one message.
+
+    `copies` go into the spool; `discarded` names the recipients that get nothing, and why.
+    """
+
+    copies: list[Copy]
+    discarded: list[tuple[Recipient, str]] = field(default_factory=list)
+
+
+class Chain:
+    """Fires every stage."""
+
+    def __init__(self, plugins: Sequence[LoadedPlugin], watchdog: Watchdog) -> None:
+        self._watchdog = watchdog
+        self.steps: dict[str, tuple[Step, ...]] = {
+            name: tuple(
+                Step(
+                    plugin=plugin.entry.name,
+                    hook=name,
+                    call=plugin.hooks[name],
+                    is_async=plugin.is_async[name],
+                    answers=stage.answers,
+                    condition=plugin.condition,
+                    timeout=plugin.entry.timeout,
+                    on_error=plugin.entry.on_error,
+                    per_recipient=plugin.instance.per_recipient,
+                )
+                for plugin in plugins
+                if name in plugin.hooks
+            )
+            for name, stage in STAGES.items()
+        }
+
+    # The SMTP stages.
+
+    async def connect(self, client: Client) -> Accept | Reject | Tempfail | None:
+        """Asks the `connect` hooks."""
+        answer: Accept | Reject | Tempfail | None
+        answer = await self._ask(self.steps["connect"], client)
+        return answer
+
+    async def helo(self, client: Client) -> Accept | Reject | Tempfail | None:
+        """Asks the `helo` hooks."""
+        answer: Accept | Reject | Tempfail | None
+        answer = await self._ask(self.steps["helo"], client)
+        return answer
+
+    async def auth(self, login: Login) -> Accept | Reject | Tempfail | None:
+        """Asks the `auth` hooks."""
+        answer: Accept | Reject | Tempfail | None
+        answer = await self._ask(self.steps["auth"], login, conditions_of=login.client)
+        return answer
+
+    async def mail(
+        self, message: Message
+    ) -> Accept | Reject | Tempfail | Discard | Quarantine | None:
+        """Asks the `mail` hooks."""
+        answer: Accept | Reject | Tempfail | Discard | Quarantine | None
+        answer = await self._ask(self.steps["mail"], message, hold_on_fault=True)
+        return answer
+
+    async def rcpt(
+        self, recipient: Recipient
+    ) -> Accept | Reject | Tempfail | Discard | Quarantine | None:
+        """Asks the `rcpt` hooks. Quarantine comes from a fault only, and means the message."""
+        answer: Accept | Reject | Tempfail | Discard | Quarantine | None
+        answer = await self._ask(self.steps["rcpt"], recipient, hold_on_fault=True)
+        return answer
+
+    async def _ask(
+        self,
+        steps: tuple[Step, ...],
+        subject: Any,
+        conditions_of: Any = None,
+        hold_on_fault: bool = False,
+    ) -> Any:
+        for step in steps:
+            if step.condition is not None and not step.condition.matches(conditions_of or subject):
+                continue
+            try:
+                answer = await self._run(step, subject)
+            except Fault as fault:
+                if step.on_error == "skip":
+                    continue
+                if step.on_error == "quarantine" and hold_on_fault:
+                    return Quarantine(str(fault))
+                return TEMPFAIL
+            if answer is not None:
+                return answer
+        return None
+
+    # The message and its seal.
+
+    async def message(self, message: Message) -> Filtered | Reject | Tempfail:
+        """Runs the `message` hooks and then the `seal` hooks.
+
+        Quarantine and Delay do not end the stage: a message that is released later has passed the
+        whole chain too.
+        """
+        filtered = Filtered([Copy(message)])
+        for step in self.steps["message"]:
+            copies: list[Copy] = []
+            for copy in filtered.copies:
+                for part, applies in _split(step, copy):
+                    answer = await self._filter(step, part) if applies else None
+                    if isinstance(answer, Reject | Tempfail):
+                        return answer
+                    if isinstance(answer, Discard):
+                        filtered.discarded += [(r, answer.reason) for r in part.message.recipients]
+                        continue
+                    if isinstance(answer, Quarantine):
+                        part.held = part.held or answer.reason
+                    elif isinstance(answer, Delay):
+                        part.delay = max(part.delay, answer.seconds)
+                    if part.message.recipients:
+                        copies.append(part)
+            filtered.copies = copies
+        for copy in filtered.copies:
+            refusal = self.seal(copy)
+            if refusal is not None:
+                return refusal
+        return filtered
+
+    async def _filter(self, step: Step, copy: Copy) -> Any:
+        if step.on_error == "tempfail":
+            try:
+                return await self._run(step, copy.message)
+            except Fault:
+                return TEMPFAIL
+        checkpoint = copy.message.checkpoint()
+        try:
+            return await self._run(step, copy.message)
+        except Fault as fault:
+            copy.message.restore(checkpoint)
+            return None if step.on_error == "skip" else Quarantine(str(fault))
+
+    def seal(self, copy: Copy) -> Reject | Tempfail | None:
+        """Runs the `seal` hooks on one copy, which cannot change afterwards."""
+        message = copy.message
+        message.seal()
+        for step in self.steps["seal"]:
+            if step.condition is not None and not step.condition.matches(message):
+                continue
+            try:
+                answer = self._call(step, message)
+            except Fault as fault:
+                if step.on_error == "skip":
+                    continue
+                if step.on_error == "tempfail":
+                    return TEMPFAIL
+                answer = Quarantine(str(fault))
+            if isinstance(answer, Quarantine):
+                copy.held = copy.held or answer.reason
+            elif answer is not None:
+                refusal: Reject | Tempfail = answer
+                return refusal
+        return None
+
+    # Before and after an attempt.
+
+    async def route(self, delivery: Delivery) -> Route | Delay | Reject | Quarantine | None:
+        """Asks the `route` hooks. Quarantine comes from a fault only."""
+        for step in self.steps["route"]:
+            if step.condition is not None and not step.condition.matches(delivery):
+                continue
+            try:
+                answer: Route | Delay | Reject | None = await self._run(step, delivery)
+            except Fault as fault:
+                if step.on_error == "skip":
+                    continue
+                return _postpone(step, fault)
+            if answer is not None:
+                return answer
+        return None
+
+    def admit(self, delivery: Delivery) -> Delay | Quarantine | Reject | None:
+        """Asks the `admit` hooks."""
+        answer: Delay | Quarantine | Reject | None = self._decide("admit", delivery)
+        return answer
+
+    def source(self, delivery: Delivery) -> Source | Delay | Quarantine | None:
+        """Asks the `source` hooks. Quarantine comes from a fault only."""
+        answer: Source | Delay | Quarantine | None = self._decide("source", delivery)
+        return answer
+
+    def _decide(self, hook: str, delivery: Delivery) -> Any:
+        for step in self.steps[hook]:
+            if step.condition is not None and not step.condition.matches(delivery):
+                continue
+            try:
+                answer = self._call(step, delivery)
+            except Fault as fault:
+                if step.on_error == "skip":
+                    continue
+                return _postpone(step, fault)
+            if answer is not None:
+                return answer
+        return None
+
+    def reply(self, attempt: Attempt) -> Outcome | Quarantine:
+        """Asks the `reply` hooks what the next hop's answer means.
+
+        What was delivered stays delivered. Quarantine comes from a fault only.
+        """
+        outcome = attempt.outcome
+        delivered = outcome.disposition.value == "delivered"
+        for step in self.steps["reply"]:
+            if step.condition is not None and not step.condition.matches(attempt.delivery):
+                continue
+            try:
+                answer: Outcome | None = self._call(step, attempt)
+                if answer is not None and delivered:
+                    raise step.fault(Fault("answered for mail that was delivered"))
+            except Fault as fault:
+                if step.on_error == "quarantine" and not delivered:
+                    return Quarantine(str(fault))
+                continue
+            if answer is not None:
+                return answer
+        return outcome
+
+    # The service process.
+
+    async def observe(self, step: Step, events: Sequence[Event]) -> bool:
+        """Gives events to one observer; False if they have to come again."""
+        try:
+            await self._run(step, events)
+        except Fault:
+            return step.on_error == "skip"
+        return True
+
+    # One call.
+
+    async def _run(self, step: Step, subject: Any) -> Any:
+        if not step.is_async:
+            return self._call(step, subject)
+        task = asyncio.current_task()
+        assert task is not None
+        started = perf_counter()
+        self._watchdog.tasks[task] = monotonic() + step.timeout
+        try:
+            async with asyncio.timeout(step.timeout):
+                answer = await step.call(subject)
+        except (Exception, HookTimeoutError) as error:
+            raise step.fault(error) from None
+        finally:
+            del self._watchdog.tasks[task]
+            step.calls += 1
+            step.seconds += perf_counter() - started
+        return _checked(step, answer)
+
+    def _call(self, step: Step, subject: Any) -> Any:
+        watchdog = self._watchdog
+        started = perf_counter()
+        try:
+            watchdog.deadline = monotonic() + step.timeout
+            try:
+                answer = step.call(subject)
+            finally:
+                watchdog.deadline = NEVER
+        except (Exception, HookTimeoutError) as error:
+            raise step.fault(error) from None
+        finally:
+            step.calls += 1
+            step.seconds += perf_counter() - started
+        return answer if answer is None else _checked(step, answer)
+
+
+def _checked(step: Step, answer: Any) -> Any:
+    if answer is None or isinstance(answer, step.answers):
+        return answer
+    allowed = ", ".join(["None", *(kind.__name__ for kind in step.answers)])
+    raise step.fault(Fault(f"answered {type(answer).__name__}, and may answer {allowed}"))
+
+
+def _postpone(step: Step, fault: Fault) -> Delay | Quarantine:
+    if step.on_error == "quarantine":
+        return Quarantine(str(fault))
+    return Delay(FAULT_DELAY, str(fault))
+
+
+def _split(step: Step, copy: Copy) -> Iterable[tuple[Copy, bool]]:
+    """The copies that this step needs of one, each with whether the step applies to it.
+
+    A condition on recipients that only some of them meet, and a plugin that works per recipient,
+    part a message; everything else leaves it whole.
+    """
+    message = copy.message
+    condition = step.condition
+    matching: list[Recipient]
+    others: list[Recipient]
+    if condition is None:
+        matching, others = message.recipients, []
+    elif not condition.by_recipient:
+        if not condition.matches(message):
+            return ((copy, False),)
+        matching, others = message.recipients, []
+    else:
+        matching, others = [], []
+        for recipient in message.recipients:
+            met = condition.matches_recipient(message, recipient)
+            (matching if met else others).append(recipient)
+    groups: list[tuple[list[Recipient], bool]] = []
+    if others:
+        groups.append((others, False))
+    if step.per_recipient:
+        groups += [([recipient], True) for recipient in matching]
+    elif matching:
+        groups.append((matching, True))
+    if len(groups) == 1:
+        return ((copy, groups[0][1]),)
+    return [
+        (Copy(message.copy(recipients), copy.held, copy.delay), applies)
+        for recipients, applies in groups
+    ]

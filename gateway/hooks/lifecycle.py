@@ -1,0 +1,69 @@
+"""Starts and stops plugins in a process."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from gateway.config import Config
+from gateway.hooks.load import LoadedPlugin
+from gateway.hooks.plugin import Context
+
+log = logging.getLogger("gateway.plugins")
+
+
+class PluginStartError(Exception):
+    """A plugin could not start. The text names it and says why."""
+
+
+async def start_plugins(
+    plugins: Sequence[LoadedPlugin],
+    config: Config,
+    role: Literal["worker", "service", "command"],
+) -> None:
+    """Runs the `start` hooks in the order of gateway.yaml.
+
+    Raises:
+        PluginStartError: one failed; those that started before it have been stopped.
+    """
+    for position, plugin in enumerate(plugins):
+        hook = plugin.hooks.get("start")
+        if hook is None:
+            continue
+        name = plugin.entry.name
+        context = Context(
+            name=name,
+            hostname=config.hostname,
+            role=role,
+            folder=config.spool.path / "plugins" / name.replace("/", "_"),
+            base=config.base,
+            clock=time.time,
+            log=logging.getLogger(f"gateway.plugin.{name}"),
+        )
+        try:
+            result = hook(context)
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:
+            log.debug("plugin %s cannot start", name, exc_info=True)
+            await stop_plugins(plugins[:position])
+            raise PluginStartError(
+                f"plugin {name} cannot start: {type(error).__name__}: {error}"
+            ) from error
+
+
+async def stop_plugins(plugins: Sequence[LoadedPlugin]) -> None:
+    """Runs the `stop` hooks, the last started first; failures are logged."""
+    for plugin in reversed(plugins):
+        hook = plugin.hooks.get("stop")
+        if hook is None:
+            continue
+        try:
+            result = hook()
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            log.exception("plugin %s failed in stop", plugin.entry.name)

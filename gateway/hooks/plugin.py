@@ -1,0 +1,91 @@
+"""The base class of plugins, and what they are given."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Generic, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel
+
+from gateway.message import Client
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+class Plugin(Generic[ConfigT]):
+    """A plugin: a class with a pydantic model for its configuration and some hooks.
+
+    One instance is made for each entry in `gateway.yaml`, in each process.
+
+    Attributes:
+        per_recipient: the `message` hook wants one recipient at a time; the core makes a copy of
+            the message for each. Copies share what they do not change.
+        config: this entry's configuration, checked.
+    """
+
+    per_recipient: ClassVar[bool] = False
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+
+    @classmethod
+    def config_model(cls) -> type[BaseModel]:
+        """The model named in `class Name(Plugin[Model])`.
+
+        Raises:
+            TypeError: the class names none.
+        """
+        for base in cls.__mro__:
+            for parent in getattr(base, "__orig_bases__", ()):
+                if get_origin(parent) is Plugin:
+                    (model,) = get_args(parent)
+                    if isinstance(model, type) and issubclass(model, BaseModel):
+                        return model
+        raise TypeError(
+            f"{cls.__name__} must name its configuration: class {cls.__name__}(Plugin[Config])"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a plugin gets at its start.
+
+    Attributes:
+        name: the entry's name in `gateway.yaml`, unique in it.
+        hostname: the gateway's name.
+        role: the process that this is: a `worker`, the `service` process, or a `command`.
+        folder: for the plugin's own files; made when first asked for by `data_folder()`.
+        base: the folder of `gateway.yaml`, that relative paths in it start from.
+        clock: seconds since the epoch.
+        log: a logger of the plugin's own.
+    """
+
+    name: str
+    hostname: str
+    role: Literal["worker", "service", "command"]
+    folder: Path
+    base: Path
+    clock: Callable[[], float]
+    log: logging.Logger
+
+    def data_folder(self) -> Path:
+        """The plugin's folder, made if need be, for its owner only."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self.folder
+
+
+@dataclass(slots=True)
+class Login:
+    """An attempt to log in. `user` is the identity that the client gets if it is let in."""
+
+    client: Client
+    mechanism: str
+    username: str
+    password: str = field(repr=False)
+    user: str = ""
+
+    def __post_init__(self) -> None:
+        self.user = self.user or self.username

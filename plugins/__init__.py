@@ -1,0 +1,1 @@
+"""The bundled plugins. Each uses the public API in `gateway.hooks` and nothing else of the core."""
