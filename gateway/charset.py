@@ -74,16 +74,7 @@ _STATEFUL = frozenset(
 )
 _JAPANESE = frozenset(("iso2022_jp", "cp932", "euc_jp"))
 
-# One character of JIS X 0208 has two forms in Unicode; CP932 decodes to the one on the right.
-_VARIANTS = {
-    0x301C: 0xFF5E,
-    0x2212: 0xFF0D,
-    0x2016: 0x2225,
-    0x2014: 0x2015,
-    0x00A2: 0xFFE0,
-    0x00A3: 0xFFE1,
-    0x00AC: 0xFFE2,
-}
+_VARIANTS = str.maketrans(jis.VARIANTS)
 
 Edit = tuple[int, int, str]
 """Replace `text[start:end]` by new text."""

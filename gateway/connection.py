@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -284,7 +285,8 @@ async def open_connection(
     except TimeoutError:
         return _unreachable(relay, f"connect to {relay}: timed out")
     except OSError as error:
-        return _unreachable(relay, f"connect to {relay}: {error.strerror or error}")
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        return _unreachable(relay, f"connect to {relay}: {reason}")
     try:
         smtp = aiosmtplib.SMTP(
             sock=connected,

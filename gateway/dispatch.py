@@ -19,9 +19,11 @@ from gateway.hooks.actions import Delay, Quarantine, Reject
 from gateway.hooks.chain import Chain, Copy
 from gateway.lane import Lane
 from gateway.placement import entries_of, parts_of
+from gateway.queue_entry import Entry, Placed, Settlement
 from gateway.route import Router
 from gateway.settle import Settler, event_of
-from gateway.shard import Entry, Placed, Settlement, Shard, SpoolError
+from gateway.shard import Shard
+from gateway.shard_file import SpoolError
 from gateway.spool import Spool
 
 CONTENT_IN_MEMORY = 128 << 10

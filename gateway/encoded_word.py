@@ -42,7 +42,7 @@ def decode_value(body: bytes) -> str:
 
     What is broken or in an unknown charset stays as it is written.
     """
-    if b"\r\n" in body:
+    if b"\r" in body:
         body = body.replace(b"\r\n", b"")
     if b"=?" in body:
         return _decode_words(body).strip()

@@ -18,7 +18,7 @@ from gateway.hooks.actions import Reject, Tempfail
 from gateway.hooks.chain import Chain, Copy
 from gateway.hooks.condition import Streams
 from gateway.message import Message, Recipient
-from gateway.shard import SpoolError
+from gateway.shard_file import SpoolError
 from gateway.spool import Spool
 
 log = logging.getLogger("gateway.ingress")

@@ -44,6 +44,17 @@ _EUC = re.compile(
 _EUC_CHARACTER = re.compile(rb"[\x00-\x7f]|[\xa1-\xfe]{2}|\x8e.|\x8f..", re.DOTALL)
 _KANA_TO_OCTET = 0xFF61 - 0x21
 _UNKNOWN = 0xFFFD
+_LOW = bytes(octet & 0x7F for octet in range(256))
+# Some characters of JIS X 0208 have two forms in Unicode. CP932 decodes to the ones on the right.
+VARIANTS = {
+    "\u301c": "\uff5e",
+    "\u2212": "\uff0d",
+    "\u2016": "\u2225",
+    "\u2014": "\u2015",
+    "\u00a2": "\uffe0",
+    "\u00a3": "\uffe1",
+    "\u00ac": "\uffe2",
+}
 
 
 class _Table(dict[int, int]):
@@ -54,28 +65,34 @@ class _Table(dict[int, int]):
 
 
 @lru_cache(maxsize=1)
-def _tables() -> tuple[_Table, _Table]:
+def _tables() -> tuple[dict[int, int], _Table]:
     """Two octets as one number → character, and the other way."""
-    to_text, to_octets = _Table(), _Table()
+    to_text: dict[int, int] = {}
+    to_octets = _Table()
     for row in range(0x21, 0x7F):
         lead = (row + 1) // 2 + (0x70 if row < 0x5F else 0xB0)
         for cell in range(0x21, 0x7F):
             trail = cell + (0x7E if row % 2 == 0 else 0x1F if cell < 0x60 else 0x20)
             character = bytes((lead, trail)).decode("cp932", "ignore")
+            to_text[row << 8 | cell] = ord(character) if len(character) == 1 else _UNKNOWN
             if len(character) == 1:
-                to_text[row << 8 | cell] = ord(character)
                 to_octets.setdefault(ord(character), row << 8 | cell)
     return to_text, to_octets
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Octets from `start` to `end` in one character set; `text` is None if they are not valid."""
+    """Octets from `start` to `end` that have one shift state; an octet that fits in none alone."""
 
     start: int
     end: int
     state: bytes
-    text: str | None
+    valid: bool = True
+
+    @property
+    def width(self) -> int:
+        """Octets in a character."""
+        return 2 if self.state in (_KANJI, _OLD_KANJI) else 1
 
 
 def _runs(data: bytes) -> Iterator[_Run]:
@@ -88,27 +105,14 @@ def _runs(data: bytes) -> Iterator[_Run]:
             continue
         stretch = _STRETCH[state].match(data, position)
         if stretch:
-            yield _Run(position, stretch.end(), state, _run_text(state, stretch[0]))
+            yield _Run(position, stretch.end(), state, state != _SUPPLEMENT)
             position = stretch.end()
         elif state != _ASCII and data[position] in b"\r\n":
             state = _ASCII  # a line begins in ASCII, whether or not the one before ended in it
         else:
-            yield _Run(position, position + 1, state, None)
+            yield _Run(position, position + 1, state, valid=False)
             position += 1
-    yield _Run(position, position, state, "")
-
-
-def _run_text(state: bytes, octets: bytes) -> str | None:
-    if state == _ASCII:
-        return octets.decode("ascii")
-    if state == _ROMAN:
-        return octets.decode("ascii").translate(_ROMAN_TEXT)
-    if state == _KANA:
-        return "".join(chr(octet + _KANA_TO_OCTET) for octet in octets)
-    if state == _SUPPLEMENT:
-        return None
-    text = octets.decode("utf-16-be").translate(_tables()[0])
-    return text if "\ufffd" not in text else None
+    yield _Run(position, position, state)
 
 
 def decode(data: bytes, *, lossy: bool = False) -> str:
@@ -117,26 +121,42 @@ def decode(data: bytes, *, lossy: bool = False) -> str:
     Raises:
         UnicodeDecodeError: an octet is not valid; not if `lossy`.
     """
+    try:
+        return _decode_standard(data)
+    except UnicodeDecodeError:
+        pass
     text = []
     for run in _runs(data):
-        if run.text is not None:
-            text.append(run.text)
-        elif lossy:
-            text.append(_lossy_text(run, data))
-        else:
+        piece = _run_text(run, data)
+        if not lossy and (not run.valid or "\ufffd" in piece):
             raise UnicodeDecodeError("iso-2022-jp", data, run.start, run.end, "not a character")
+        text.append(piece)
     return "".join(text)
 
 
-def _lossy_text(run: _Run, data: bytes) -> str:
+def _decode_standard(data: bytes) -> str:
+    """Python's codec, which is fast, with the characters that CP932 would give."""
+    text = data.decode("iso2022_jp")
+    for other, character in VARIANTS.items():
+        if other in text:
+            text = text.replace(other, character)
+    return text
+
+
+def _run_text(run: _Run, data: bytes) -> str:
     octets = data[run.start : run.end]
-    if run.state == _SUPPLEMENT and len(octets) > 1:
-        shifted = bytes(octet | 0x80 for octet in octets)
-        pairs = [shifted[index : index + 2] for index in range(0, len(shifted), 2)]
+    if run.state in (_ASCII, _ROMAN):
+        text = octets.decode("ascii", "replace")
+        return text.translate(_ROMAN_TEXT) if run.state == _ROMAN else text
+    if not run.valid and len(octets) == 1:
+        return "\ufffd"
+    if run.state == _KANA:
+        return "".join(chr(octet + _KANA_TO_OCTET) for octet in octets)
+    if run.state == _SUPPLEMENT:
+        high = bytes(octet | 0x80 for octet in octets)
+        pairs = [high[index : index + 2] for index in range(0, len(high), 2)]
         return b"".join(b"\x8f" + pair for pair in pairs).decode("euc_jp", "replace")
-    if len(octets) > 1:
-        return octets.decode("utf-16-be").translate(_tables()[0])
-    return "\ufffd"
+    return octets.decode("utf-16-be").translate(_tables()[0])
 
 
 def encode(text: str, state: bytes = _ASCII, final: bytes = _ASCII) -> bytes:
@@ -172,10 +192,9 @@ def encode(text: str, state: bytes = _ASCII, final: bytes = _ASCII) -> bytes:
 
 
 def splice(data: bytes, edits: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, bytes]]:
-    """Carries edits of the text over to the octets, with the escapes that they need.
+    """Carries edits of the text of valid `data` over to it, with the escapes that they need.
 
     Raises:
-        UnicodeDecodeError: `data` is not valid.
         UnicodeEncodeError: a character does not fit.
     """
     # A start stands right after the character before it, an end right before the character after
@@ -202,17 +221,15 @@ def _places(data: bytes, places: list[int]) -> list[tuple[int, bytes, int, bytes
     waiting = iter(places)
     place = next(waiting, None)
     for run in _runs(data):
-        if run.text is None:
-            raise UnicodeDecodeError("iso-2022-jp", data, run.start, run.end, "not a character")
-        width = (run.end - run.start) // len(run.text) if run.text else 1
-        while place is not None and (place < count + len(run.text) or run.start == run.end):
-            after = run.start + (place - count) * width
+        length = (run.end - run.start) // run.width
+        while place is not None and (place < count + length or run.start == run.end):
+            after = run.start + (place - count) * run.width
             if place == count:
                 found.append((before, state, after, run.state))
             else:
                 found.append((after, run.state, after, run.state))
             place = next(waiting, None)
-        count += len(run.text)
+        count += length
         before, state = run.end, run.state
     return found
 
@@ -267,6 +284,3 @@ def encode_euc(text: str) -> bytes:
 def euc_ends(data: bytes) -> Iterator[int]:
     """Where each character of valid EUC-JP ends."""
     return (match.end() for match in _EUC_CHARACTER.finditer(data))
-
-
-_LOW = bytes(octet & 0x7F for octet in range(256))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from gateway.shard import Entry
+from gateway.queue_entry import Entry
 
 PRIORITIES = 3
 _HIGH, _NORMAL, _LOW = (2, 1, 0), (1, 2, 0), (0, 1, 2)

@@ -172,8 +172,16 @@ class Message:
 
     @content.setter
     def content(self, content: bytes) -> None:
-        self._check_open()
         _check_lines(content)
+        self.receive(content)
+
+    def receive(self, content: bytes) -> None:
+        """Sets `content` that is known to have no bare CR, bare LF or NUL, as SMTP was obeyed.
+
+        Raises:
+            MessageSealedError: the message is sealed.
+        """
+        self._check_open()
         header, self._separator, _ = split(content)
         self.headers.restore((header, None))
         self._header_as_it_came = header

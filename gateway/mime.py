@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from urllib.parse import unquote_to_bytes
 
 from gateway import charset
@@ -17,8 +18,10 @@ from gateway.headers import Headers
 
 MAX_DEPTH = 100
 """Parts nested deeper stay unread inside their container."""
-MAX_PARTS = 10_000
+MAX_PARTS = 1_000
 """The last part that is counted holds all that follows, and is protected."""
+MAX_PARAMETERS = 100
+"""Parameters of one field past this number are not read."""
 
 # A field name may begin with dashes; in a part's header such a line is a delimiter.
 _PART_HEADER = re.compile(rb"(?:(?!--)[!-9;-~]++[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*+)*+")
@@ -56,7 +59,7 @@ class Parameter:
 def parse_parameters(body: bytes) -> list[Parameter]:
     """The parameters of a Content-Type or Content-Disposition (RFC 2045 5.1), in order."""
     found = []
-    for match in _PARAMETER.finditer(body):
+    for match in islice(_PARAMETER.finditer(body), MAX_PARAMETERS):
         name = match[1].decode("latin-1").lower()
         if match[2] is not None:
             value, (start, end) = _ESCAPED.sub(rb"\1", match[2]), match.span(2)
@@ -77,7 +80,7 @@ def decode_parameters(parameters: list[Parameter]) -> dict[str, str]:
     plain: dict[str, str] = {}
     sections: dict[str, dict[int, tuple[bytes, bool]]] = {}
     for parameter in parameters:
-        section = _SECTION.fullmatch(parameter.name)
+        section = _SECTION.fullmatch(parameter.name) if "*" in parameter.name else None
         if section is None:
             plain.setdefault(parameter.name, decode_value(parameter.value))
         else:

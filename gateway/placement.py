@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gateway import queue_id
 from gateway.hooks.chain import Copy
-from gateway.shard import Entry, Envelope, Item, Shard
+from gateway.queue_entry import Entry, Envelope, Item
+from gateway.shard import Shard
 
 RECIPIENTS_PER_ATTEMPT = 100
 """RFC 5321 4.5.3.1.8: what every server takes in one transaction."""

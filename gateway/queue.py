@@ -24,7 +24,8 @@ from gateway.events import Event
 from gateway.hooks.chain import Chain
 from gateway.ingress import Ingress
 from gateway.settle import Settler
-from gateway.shard import Shard, ShardBusyError, SpoolError
+from gateway.shard import Shard
+from gateway.shard_file import ShardBusyError, SpoolError
 from gateway.spool import Spool, shard_numbers
 
 Change = Literal["retry", "hold", "release", "drop"]
@@ -159,7 +160,7 @@ def read(folder: Path, selection: Selection, limit: int | None = None) -> Iterat
     left = -1 if limit is None else limit
     for number in shard_numbers(folder):
         with _Reader(folder, number) as db:
-            sql = f"SELECT {_COLUMNS} {_FROM} WHERE {where} ORDER BY d.id, d.number LIMIT ?"  # noqa: S608
+            sql = f"SELECT {_COLUMNS} {_FROM} WHERE {where} ORDER BY d.id, d.number LIMIT ?"
             for columns in db.execute(sql, (*values, left)):
                 left -= 1
                 yield _row(columns, now, number)
@@ -324,7 +325,7 @@ async def apply(
 
 def _select(shard: Shard, selection: Selection, now: float) -> Iterator[Sequence[Any]]:
     where, values = selection.where(now)
-    sql = f"SELECT {_COLUMNS} {_FROM} WHERE {where}"  # noqa: S608 - the values are bound
+    sql = f"SELECT {_COLUMNS} {_FROM} WHERE {where}"
     return iter(shard.query(sql, values))
 
 

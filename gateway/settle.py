@@ -18,8 +18,8 @@ from gateway.hooks.actions import Quarantine
 from gateway.hooks.chain import Chain, Copy
 from gateway.log import AttemptLog
 from gateway.message import Client, Message, Recipient
+from gateway.queue_entry import Entry, Envelope, Item, Settlement
 from gateway.schedule import RetryPolicy, next_attempt
-from gateway.shard import Entry, Envelope, Item, Settlement
 from gateway.spool import Spool
 
 REPORT_RETRY = 300.0

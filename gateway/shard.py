@@ -14,15 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
-import json
 import logging
 import os
 import queue
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,47 +28,21 @@ import apsw
 
 from gateway import queue_id
 from gateway.events import Event
-from gateway.message import Client, Recipient
-
-APPLICATION_ID = 0x4D474154  # "MGAT"
-VERSION = 1
+from gateway.queue_entry import (
+    Entry,
+    Envelope,
+    Item,
+    Placed,
+    Settlement,
+    envelope_of,
+    parameters_of,
+    recipient_of,
+)
+from gateway.shard_file import VERSION, SpoolError, lock, open_database, reason_of
 
 CHECKPOINT_PAGES = 4000
 BATCH_BYTES = 16 << 20
 REOPEN_SECONDS = 1.0
-
-_SCHEMA = f"""
-CREATE TABLE messages (
-  copy INTEGER PRIMARY KEY,     -- the queue id for the first copy, an id of its own for the others
-  id INTEGER NOT NULL,          -- the queue id that the client was told
-  received REAL NOT NULL,
-  sender TEXT NOT NULL,
-  stream TEXT NOT NULL,
-  size INTEGER NOT NULL,
-  checksum INTEGER NOT NULL,    -- CRC-32 of content
-  envelope TEXT NOT NULL,       -- JSON: client, notes, DSN parameters
-  content BLOB NOT NULL
-) STRICT;
-CREATE TABLE deliveries (
-  id INTEGER NOT NULL,          -- the queue id
-  number INTEGER NOT NULL,      -- counts the recipients of the message
-  copy INTEGER NOT NULL,
-  lane TEXT NOT NULL,
-  priority INTEGER NOT NULL,
-  recipient TEXT NOT NULL,
-  parameters TEXT,              -- JSON: DSN parameters and notes of the recipient
-  due REAL,                     -- NULL: in the owner's memory, or held
-  held TEXT,                    -- why a person has to decide
-  attempts INTEGER NOT NULL DEFAULT 0,
-  reply TEXT NOT NULL DEFAULT '',
-  PRIMARY KEY (id, number)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX deliveries_by_due ON deliveries (due, lane, priority) WHERE due IS NOT NULL;
-CREATE INDEX deliveries_by_lane ON deliveries (lane, priority, due) WHERE due IS NOT NULL;
-CREATE TABLE events (number INTEGER PRIMARY KEY, event TEXT NOT NULL) STRICT;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {VERSION};
-"""
 
 _INSERT_MESSAGE = "INSERT INTO messages VALUES (?,?,?,?,?,?,?,?,?)"
 _INSERT_DELIVERY = (
@@ -88,104 +60,8 @@ _INSERT_EVENT = "INSERT INTO events VALUES (?,?)"
 log = logging.getLogger("gateway.spool")
 
 
-class SpoolError(Exception):
-    """The disk did not take what was to be written. `full` tells that it has no room."""
-
-    def __init__(self, text: str, full: bool = False) -> None:
-        super().__init__(text)
-        self.full = full
-
-
-class ShardBusyError(Exception):
-    """Another process owns the shard."""
-
-
 Done = Callable[[SpoolError | None], None]
 """Called in the event loop when a write is on the disk, or with why it is not."""
-
-
-@dataclass(slots=True, eq=False)
-class Envelope:
-    """What is known of one copy of a message besides its bytes and recipients."""
-
-    id: int
-    copy: int
-    received: float
-    sender: str
-    stream: str
-    size: int
-    client: Client
-    notes: dict[str, str] = field(default_factory=dict)
-    smtputf8: bool = False
-    ret: str | None = None
-    envid: str | None = None
-
-    @property
-    def queue_id(self) -> str:
-        """The queue id as people see it."""
-        return queue_id.to_text(self.id)
-
-    def to_json(self) -> str:
-        """What the columns do not hold."""
-        client = self.client
-        data: dict[str, Any] = {
-            "address": client.address,
-            "port": client.port,
-            "listener": client.listener,
-            "helo": client.helo,
-            "user": client.user,
-            "tls": client.tls,
-            "notes": self.notes,
-            "smtputf8": self.smtputf8,
-            "ret": self.ret,
-            "envid": self.envid,
-        }
-        return json.dumps({name: value for name, value in data.items() if value})
-
-
-@dataclass(slots=True, eq=False)
-class Item:
-    """One recipient in the queue."""
-
-    number: int
-    recipient: Recipient
-    attempts: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """Recipients that share a copy of a message and a lane: what one attempt tries to deliver.
-
-    `content` is None when it has to be read from the shard again.
-    """
-
-    shard: Shard
-    envelope: Envelope
-    lane: str
-    priority: int
-    items: list[Item]
-    content: bytes | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Placed:
-    """One entry on its way into the spool: held, due at a time, or (both None) in memory now."""
-
-    entry: Entry
-    due: float | None = None
-    held: str | None = None
-
-
-@dataclass(slots=True)
-class Settlement:
-    """What an attempt, or a person, made of some recipients of one entry."""
-
-    entry: Entry
-    done: list[Item] = field(default_factory=list)
-    deferred: list[tuple[Item, float | None, str | None, str]] = field(default_factory=list)
-    """Item, due, held, reply."""
-    events: list[Event] = field(default_factory=list)
-    reports: list[Placed] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -243,40 +119,19 @@ class Shard:
             ShardBusyError: another process owns it.
             SpoolError: the files cannot be made, opened or read.
         """
-        lock = _lock(folder / f"{number:04d}.lock", owner)
+        descriptor = lock(folder / f"{number:04d}.lock", owner)
         try:
-            return cls(folder / f"{number:04d}.db", number, lock)
+            return cls(folder / f"{number:04d}.db", number, descriptor)
         except (apsw.Error, OSError) as error:
-            os.close(lock)
-            raise SpoolError(f"{folder / f'{number:04d}.db'}: {_reason(error)}") from error
+            os.close(descriptor)
+            raise SpoolError(f"{folder / f'{number:04d}.db'}: {reason_of(error)}") from error
         except BaseException:
-            os.close(lock)
+            os.close(descriptor)
             raise
 
     def _open(self) -> apsw.Connection:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.close(descriptor)
-        db = apsw.Connection(os.fspath(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
-        try:
-            db.set_busy_timeout(10_000)
-            db.pragma("page_size", 8192)
-            db.pragma("journal_mode", "wal")
-            db.pragma("synchronous", "full")
-            db.pragma("cache_size", -8192)
-            db.set_wal_hook(self._note_wal)
-            if db.pragma("application_id") == 0 and not db.pragma("schema_version"):
-                with db:
-                    list(db.execute(_SCHEMA))
-            if db.pragma("application_id") != APPLICATION_ID:
-                raise SpoolError(f"{self.path} is no shard of a spool")
-            if db.pragma("user_version") != VERSION:
-                raise SpoolError(
-                    f"{self.path} has format {db.pragma('user_version')};"
-                    f" this version of the gateway reads format {VERSION}"
-                )
-        except BaseException:
-            db.close()
-            raise
+        db = open_database(self.path)
+        db.set_wal_hook(self._note_wal)
         return db
 
     # Ids.
@@ -354,7 +209,7 @@ class Shard:
                         entry.lane,
                         entry.priority,
                         row.recipient.address,
-                        _parameters(row.recipient),
+                        parameters_of(row.recipient),
                         item.due,
                         item.held,
                     ),
@@ -460,7 +315,7 @@ class Shard:
     # When the disk fails.
 
     def _fail(self, batch: list[_Write], error: Exception) -> None:
-        self.failure = _reason(error)
+        self.failure = reason_of(error)
         self.full = isinstance(error, apsw.FullError) or (
             isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         )
@@ -492,7 +347,7 @@ class Shard:
                     db.execute("DELETE FROM messages WHERE id=?", (number,))
                 db.pragma("user_version", VERSION)
         except (apsw.Error, OSError, SpoolError) as error:
-            self.failure = _reason(error)
+            self.failure = reason_of(error)
             self._reopen = self._loop.call_later(REOPEN_SECONDS, self._try_again)
             return
         self._withdrawn.clear()
@@ -520,7 +375,7 @@ class Shard:
                     self._last_id = max(self._last_id, db.execute(sql).get or 0)
                 self._last_event = db.execute("SELECT max(number) FROM events").get or 0
         except apsw.Error as error:
-            raise SpoolError(_reason(error)) from error
+            raise SpoolError(reason_of(error)) from error
 
     def due_lanes(self, after: float, until: float) -> list[tuple[str, int]]:
         """Lane and priority of what became due in the span of time (after, until]."""
@@ -561,7 +416,7 @@ class Shard:
                     log.error("%s: its message is missing", queue_id.to_text(id_))
                     continue
                 entry = entries[copy] = Entry(self, envelope, lane, priority, [])
-            entry.items.append(Item(number, _recipient(recipient, parameters), attempts))
+            entry.items.append(Item(number, recipient_of(recipient, parameters), attempts))
             count += 1
         return list(entries.values()), seen == limit + len(known) or count == limit
 
@@ -622,84 +477,3 @@ class Shard:
             for suffix in (".db", ".db-wal", ".db-shm", ".lock"):
                 self.path.with_suffix(suffix).unlink(missing_ok=True)
         os.close(self._lock)
-
-
-def _lock(path: Path, owner: str) -> int:
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SpoolError(f"{path}: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The file may have been removed with its shard between open and lock.
-            if os.fstat(descriptor).st_nlink:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, owner.encode(), 0)
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise ShardBusyError(str(path)) from None
-        except OSError as error:
-            os.close(descriptor)
-            raise SpoolError(f"{path}: {error.strerror}") from error
-        os.close(descriptor)
-
-
-def _parameters(recipient: Recipient) -> str | None:
-    if recipient.notify is None and recipient.orcpt is None and not recipient.notes:
-        return None
-    return json.dumps(
-        {
-            "notify": None if recipient.notify is None else sorted(recipient.notify),
-            "orcpt": recipient.orcpt,
-            "notes": recipient.notes,
-        },
-        ensure_ascii=False,
-    )
-
-
-def _recipient(address: str, parameters: str | None) -> Recipient:
-    if parameters is None:
-        return Recipient(address)
-    data = json.loads(parameters)
-    notify = data["notify"]
-    return Recipient(
-        address,
-        notify=None if notify is None else frozenset(notify),
-        orcpt=data["orcpt"],
-        notes=data["notes"],
-    )
-
-
-def envelope_of(
-    copy: int, id_: int, received: float, sender: str, stream: str, size: int, text: str
-) -> Envelope:
-    """The envelope that the columns of `messages` hold."""
-    data = json.loads(text)
-    return Envelope(
-        id=id_,
-        copy=copy,
-        received=received,
-        sender=sender,
-        stream=stream,
-        size=size,
-        client=Client(
-            address=data.get("address", ""),
-            port=data.get("port", 0),
-            listener=data.get("listener", ""),
-            helo=data.get("helo", ""),
-            user=data.get("user"),
-            tls=data.get("tls"),
-        ),
-        notes=data.get("notes", {}),
-        smtputf8=data.get("smtputf8", False),
-        ret=data.get("ret"),
-        envid=data.get("envid"),
-    )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return f"{type(error).__name__.removesuffix('Error')}: {error}" if str(error) else repr(error)

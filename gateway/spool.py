@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from gateway.queue_id import SHARD_BITS
-from gateway.shard import Shard, ShardBusyError, SpoolError
+from gateway.shard import Shard
+from gateway.shard_file import ShardBusyError, SpoolError
 
 ROOM_SECONDS = 0.5
 

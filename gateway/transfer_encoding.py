@@ -14,7 +14,7 @@ _LONGEST_LINE = 998
 
 _QP_BROKEN = re.compile(rb"=(?![0-9A-Fa-f]{2}|[ \t]*+(?:\r\n|\Z))")
 _QP_PADDING = re.compile(rb"[ \t]++(?=\r\n|\Z)")
-_QP_TOKEN = re.compile(rb"\r\n|[ \t](?=\r\n|\Z)|[ -<>-~\t]|.", re.DOTALL)
+_QP_TOKEN = re.compile(rb"\r\n|(?P<plain>(?:[!-<>-~]|[ \t](?!\r\n|\Z))++)|.", re.DOTALL)
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]++")
 
 
@@ -166,21 +166,24 @@ def _qp_lines(data: bytes, column: int, *, at_line_end: bool) -> tuple[bytes, in
     """Encodes octets that begin at a column; also returns the column that they end at."""
     out = []
     for match in _QP_TOKEN.finditer(data):
-        token = match[0]
-        if token == b"\r\n":
-            out.append(token)
+        text = match[0]
+        if text == b"\r\n":
+            out.append(text)
             column = 0
             continue
-        space_at_end = token in b" \t" and (
-            data.startswith(b"\r\n", match.end()) or (at_line_end and match.end() == len(data))
-        )
-        if not b" " <= token <= b"~" or token == b"=" or space_at_end:
-            token = b"=%02X" % token[0]
-        if column + len(token) > QP_LINE - 1:
-            out.append(b"=\r\n")
-            column = 0
-        out.append(token)
-        column += len(token)
+        plain = match.lastgroup is not None
+        if not plain and not (text in b" \t" and match.end() == len(data) and not at_line_end):
+            text = b"=%02X" % text[0]
+        while text:
+            room = QP_LINE - 1 - column
+            if room < (1 if plain else len(text)):
+                out.append(b"=\r\n")
+                column = 0
+                continue
+            piece = text[:room]
+            out.append(piece)
+            column += len(piece)
+            text = text[len(piece) :]
     return b"".join(out), column
 
 

@@ -40,7 +40,7 @@ from gateway.route import Resolver, Router
 from gateway.schedule import RetryPolicy
 from gateway.session import Listener
 from gateway.settle import Settler
-from gateway.shard import SpoolError
+from gateway.shard_file import SpoolError
 from gateway.spool import Spool
 from gateway.users import load_users
 
@@ -199,7 +199,7 @@ class Worker:
                 if not session.busy:
                     session.dismiss("421 4.3.2 The gateway is shutting down, please come again")
         while any(listener.sessions for listener in self._listeners) and loop.time() < end:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # noqa: ASYNC110 (sessions end one by one, in any listener)
         for listener in self._listeners:
             for session in list(listener.sessions):
                 session.dismiss("421 4.3.2 The gateway is shutting down, please come again")

@@ -18,7 +18,7 @@ from gateway.bounce import Kind, Result, report, wants_report
 from gateway.explanation import duration, explain
 from gateway.message import Client, Recipient
 
-RECEIVED = 1_795_212_000.0  # 2026-11-21 00:00:00 UTC
+RECEIVED = 1_795_219_200.0  # 2026-11-21 00:00:00 UTC
 NOW = RECEIVED + 5 * 86_400
 CONTENT = (
     b"Message-ID: <one@example.com>\r\n"

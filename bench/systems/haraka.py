@@ -16,7 +16,7 @@ _PACKAGES = ("Haraka", "haraka-plugin-dkim", "haraka-plugin-relay")
 
 
 class Haraka(System):
-    """Haraka 3.1 or later; `program` is its `haraka` command, None to look for it on PATH."""
+    """Haraka 3; `program` is its `haraka` command, None to look for it on PATH."""
 
     name: ClassVar[str] = "haraka"
     install: ClassVar[str] = (

@@ -24,8 +24,7 @@ from gateway.yaml_document import ConfigError
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gateway")
 def gateway() -> None:
-    """An SMTP relay that passes every message through plugins, keeps it safe on disk and
-    delivers it."""
+    """An SMTP relay: every message passes plugins, waits safe on disk, and is delivered."""
 
 
 @gateway.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from gateway.control import ControlError
 from gateway.headers import Headers, split
 from gateway.log_line import escape
 from gateway.queue import Change, Row, Selection
-from gateway.shard import SpoolError
+from gateway.shard_file import SpoolError
 
 
 def _selection_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -98,14 +99,14 @@ def show(path: Path, id: str, content: bool, as_json: bool) -> None:  # noqa: A0
     """Show one message: its recipients, replies and header."""
     folder = load(path).spool.path
     with _failing():
-        rows = list(mail_queue.read(folder, Selection(ids=(id,))))
+        rows = [*mail_queue.read(folder, Selection(ids=(id,)))]
         if not rows:
             fail(f"{id} is not in the queue")
         message = mail_queue.read_content(folder, rows[0])
     if message is None:
         fail(f"{id} has just left the queue")
     if content:
-        click.get_binary_stream("stdout").write(message)
+        sys.stdout.buffer.write(message)
         return
     header = [f"{field.name}: {field.value}" for field in Headers(split(message)[0])]
     if as_json:
@@ -130,9 +131,7 @@ def _add_change(name: Change, help_text: str) -> None:
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @config_option
     @json_option
-    def command(
-        path: Path, everything: bool, yes: bool, as_json: bool, **selected: Any
-    ) -> None:
+    def command(path: Path, everything: bool, yes: bool, as_json: bool, **selected: Any) -> None:
         selection = Selection(**selected)
         if not everything and selection == Selection():
             raise click.UsageError("name queue ids, or select with an option, or say --all")
@@ -177,7 +176,9 @@ def stats(path: Path, as_json: bool) -> None:
         click.echo(json.dumps(data, ensure_ascii=False, indent=2))
         return
     width = max([4, *(len(lane.lane) for lane in lanes)])
-    click.echo(f"{'lane':<{width}}  {'active':>8}  {'deferred':>8}  {'held':>8}  {'size':>8}  oldest")
+    click.echo(
+        f"{'lane':<{width}}  {'active':>8}  {'deferred':>8}  {'held':>8}  {'size':>8}  oldest"
+    )
     for lane in lanes:
         click.echo(
             f"{lane.lane:<{width}}  {lane.active:>8}  {lane.deferred:>8}  {lane.held:>8}"

@@ -199,7 +199,7 @@ def _complaints(plugin_class: type[Plugin[Any]]) -> Iterator[str]:
     """Says what is wrong with the hooks of a plugin's class."""
     marked = hooks_of(plugin_class)
     known = list(spec.STAGES)
-    if not marked:
+    if not any(hasattr(plugin_class, name) for name in [*known, *marked]):
         names = ", ".join(known)
         yield f"{plugin_class.__name__} has no hooks; mark its methods with @hookimpl: {names}"
     for name in known:

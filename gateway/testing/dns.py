@@ -70,7 +70,7 @@ class FakeDns:
         loop = asyncio.get_running_loop()
         # The system chooses a port for TCP; the same port may be taken for UDP.
         for remaining in reversed(range(10)):
-            tcp = await asyncio.start_server(self._serve_tcp, "127.0.0.1", 0)
+            tcp = await asyncio.start_server(self._accept, "127.0.0.1", 0)
             port = int(tcp.sockets[0].getsockname()[1])
             try:
                 self._udp, _ = await loop.create_datagram_endpoint(
@@ -164,11 +164,12 @@ class FakeDns:
         absolute = dns.name.from_text(name)
         return dns.rrset.from_text_list(absolute, self.ttl, "IN", kind, records)
 
-    async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        session = asyncio.current_task()
-        assert session is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = asyncio.create_task(self._serve_tcp(reader, writer))
         self._sessions.add(session)
         session.add_done_callback(self._sessions.discard)
+
+    async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 length = int.from_bytes(await reader.readexactly(2), "big")

@@ -171,7 +171,7 @@ class NextHop:
         return len(self._sessions)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, *self._listen_at)
+        self._server = await asyncio.start_server(self._accept, *self._listen_at)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return self
@@ -220,12 +220,15 @@ class NextHop:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._sessions.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         session = _Session(self, self.connections, reader, writer)
+        task = asyncio.create_task(self._serve(session, writer))
+        self._sessions.add(task)
+
+    async def _serve(self, session: _Session, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             await session.run()
         except (ConnectionError, _ClosedError):

@@ -12,6 +12,8 @@ import idna
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _ESCAPED = re.compile(r"\\(.)")
 _DOMAIN = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[a-z0-9.:-]+\]")
+# Nearly every address of a long list; what does not match is read with more care.
+_PLAIN = re.compile(r"[a-z0-9!$%&'*+/=?^_`{|}~.-]+@[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -71,6 +73,10 @@ def parse(lines: Iterable[str]) -> Entries:
     """
     addresses, domains = set(), set()
     for number, line in enumerate(lines, 1):
+        plain = line.strip().lower()
+        if _PLAIN.fullmatch(plain):
+            addresses.add(plain)
+            continue
         entry = (_COMMENT.sub("", line) if "#" in line else line).strip()
         try:
             if entry.startswith("@"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from base64 import b64encode
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from gateway.hooks import Client, Message
+from gateway.hooks import Client, Context, Message
 from plugins.dkim import Dkim, DkimConfig
 
 NOW = 1_700_000_000
@@ -64,7 +65,17 @@ def plugin(
         file = pair.write(folder / f"{number}.pem")
         entries.append({"domain": "example.com", "selector": "s1", "file": str(file)} | key)
     made = Dkim(DkimConfig.model_validate({"keys": entries, **config}))
-    made._clock = lambda: NOW
+    made.start(
+        Context(
+            name="dkim",
+            hostname="gw.example.com",
+            role="worker",
+            folder=folder / "data",
+            base=folder,
+            clock=lambda: NOW,
+            log=logging.getLogger("gateway.plugins.dkim"),
+        )
+    )
     return made
 
 

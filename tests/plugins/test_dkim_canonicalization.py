@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import dkim.canonicalization
@@ -98,6 +99,19 @@ def test_a_body_that_needs_no_change_is_not_copied() -> None:
 
     assert [block is body for block in canonical_body(body, RELAXED)] == [True]
     assert [block is body for block in canonical_body(body, SIMPLE)] == [True]
+
+
+@BOTH
+def test_a_large_body_is_hashed_in_little_memory(canonicalization: Canonicalization) -> None:
+    body = b"Some  words \r\n" * 1_500_000
+    tracemalloc.start()
+    try:
+        body_digest(body, canonicalization)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < len(body) / 10
 
 
 @given(fields=st.lists(st.tuples(names, values)))

@@ -30,7 +30,7 @@ class OpenDkim:
         """What opendkim writes of a message: the results and its Authentication-Results field."""
         file = self._folder / "message.eml"
         file.write_bytes(content)
-        command = [self._program, "-x", self._configuration, "-vv", "-t", file]
+        command: list[str | Path] = [self._program, "-x", self._configuration, "-vv", "-t", file]
         done = subprocess.run(command, capture_output=True, check=True, timeout=30)
         return (done.stdout + done.stderr).decode("utf-8", "replace")
 

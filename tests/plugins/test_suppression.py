@@ -198,7 +198,7 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
 )
 def test_a_wrong_configuration_is_an_error(config: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        suppression(**config)
+        SuppressionConfig.model_validate(config)
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:

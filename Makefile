@@ -1,0 +1,46 @@
+# Every target sets up .venv by itself. Python 3.11 to 3.13 with its venv module is all it needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= gateway.yaml
+CASE ?=
+
+.PHONY: help demo run test check format bench lock clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "Python 3.11 to 3.13 is needed; choose one with: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "Python's venv module is needed. Debian: apt-get install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV) …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/ready ## Relay a dozen messages through a gateway and show what happened to each
+	@$(BIN)/python -m examples.demo
+
+run: $(VENV)/ready ## Run the gateway with gateway.yaml (CONFIG=…)
+	@$(BIN)/gateway run -c $(CONFIG)
+
+test: $(VENV)/ready ## Run the tests
+	@$(BIN)/python -m pytest -n auto --dist worksteal -q
+
+check: $(VENV)/ready ## Lint, types and documentation
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/test_docs.py tests/test_architecture.py
+
+format: $(VENV)/ready ## Format the code
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+bench: $(VENV)/ready ## Measure, beside Postfix with OpenDKIM and Haraka where installed (CASE=4k)
+	@$(BIN)/python -m bench $(CASE)
+
+clean: ## Remove what was installed and built
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,127 @@
+"""The file of a shard: its lock, its tables, and how it is opened."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import apsw
+
+APPLICATION_ID = 0x4D474154  # "MGAT"
+VERSION = 1
+PAGE_SIZE = 8192
+
+_SCHEMA = f"""
+CREATE TABLE messages (
+  copy INTEGER PRIMARY KEY,     -- the queue id for the first copy, an id of its own for the others
+  id INTEGER NOT NULL,          -- the queue id that the client was told
+  received REAL NOT NULL,
+  sender TEXT NOT NULL,
+  stream TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  checksum INTEGER NOT NULL,    -- CRC-32 of content
+  envelope TEXT NOT NULL,       -- JSON: client, notes, DSN parameters
+  content BLOB NOT NULL
+) STRICT;
+CREATE TABLE deliveries (
+  id INTEGER NOT NULL,          -- the queue id
+  number INTEGER NOT NULL,      -- counts the recipients of the message
+  copy INTEGER NOT NULL,
+  lane TEXT NOT NULL,
+  priority INTEGER NOT NULL,
+  recipient TEXT NOT NULL,
+  parameters TEXT,              -- JSON: DSN parameters and notes of the recipient
+  due REAL,                     -- NULL: in the owner's memory, or held
+  held TEXT,                    -- why a person has to decide
+  attempts INTEGER NOT NULL DEFAULT 0,
+  reply TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (id, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deliveries_by_due ON deliveries (due, lane, priority) WHERE due IS NOT NULL;
+CREATE INDEX deliveries_by_lane ON deliveries (lane, priority, due) WHERE due IS NOT NULL;
+CREATE TABLE events (number INTEGER PRIMARY KEY, event TEXT NOT NULL) STRICT;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+"""
+
+
+class SpoolError(Exception):
+    """The disk did not take what was to be written. `full` tells that it has no room."""
+
+    def __init__(self, text: str, full: bool = False) -> None:
+        super().__init__(text)
+        self.full = full
+
+
+class ShardBusyError(Exception):
+    """Another process owns the shard."""
+
+
+def lock(path: Path, owner: str) -> int:
+    """Locks a shard for this process and writes into the lock file who that is.
+
+    Returns a descriptor; closing it, or the end of the process, gives the lock up.
+
+    Raises:
+        ShardBusyError: another process has it.
+        SpoolError: the file cannot be made or written.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SpoolError(f"{path}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The file may have been removed with its shard between open and lock.
+            if os.fstat(descriptor).st_nlink:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, owner.encode(), 0)
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ShardBusyError(str(path)) from None
+        except OSError as error:
+            os.close(descriptor)
+            raise SpoolError(f"{path}: {error.strerror}") from error
+        os.close(descriptor)
+
+
+def open_database(path: Path) -> apsw.Connection:
+    """Opens a shard to write, and makes its tables if it is new.
+
+    Raises:
+        SpoolError: the file is no shard, or of another version.
+        apsw.Error, OSError: it cannot be opened.
+    """
+    # SQLite would make it readable for others.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        db.set_busy_timeout(10_000)
+        db.pragma("page_size", PAGE_SIZE)
+        db.pragma("journal_mode", "wal")
+        db.pragma("synchronous", "full")
+        db.pragma("cache_size", -8192)
+        if db.pragma("application_id") == 0 and not db.pragma("schema_version"):
+            with db:
+                list(db.execute(_SCHEMA))
+        if db.pragma("application_id") != APPLICATION_ID:
+            raise SpoolError(f"{path} is no shard of a spool")
+        if db.pragma("user_version") != VERSION:
+            raise SpoolError(
+                f"{path} has format {db.pragma('user_version')};"
+                f" this version of the gateway reads format {VERSION}"
+            )
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def reason_of(error: Exception) -> str:
+    """Why the disk did not do what was asked, for people."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__.removesuffix('Error')}: {error}" if str(error) else repr(error)
