@@ -18,6 +18,7 @@ from bench.error import BenchError
 from bench.signature import DOMAIN
 
 POLL_SECONDS = 0.01
+QUIT_SECONDS = 5.0
 _COUNTER = re.compile(rb"mesg=(\d+)\s")
 _ENOUGH = 128  # bytes that hold the last whole counter line
 
@@ -149,6 +150,8 @@ class Load:
                     sink.check()
                     meanwhile()
                     time.sleep(POLL_SECONDS)
-                return time.monotonic() - started
+                seconds = time.monotonic() - started
+                source.wait(QUIT_SECONDS)
+                return seconds
             finally:
                 source.kill()

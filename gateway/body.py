@@ -19,10 +19,12 @@ class Structure:
 
     __slots__ = ("described_by", "texts")
 
-    def __init__(self, octets: bytes, headers: Headers) -> None:
+    def __init__(self, octets: bytes, headers: Headers, protected: str) -> None:
         self.described_by = _description(headers)
         self.texts: list[tuple[Part, EncodedText]] = []
-        for part in scan(octets, headers.copy()).walk():
+        root = scan(octets, headers.copy())
+        root.protected = protected
+        for part in root.walk():
             if part.content_type.startswith("text/") and not part.embedded:
                 if part.is_attachment:
                     continue
@@ -39,7 +41,8 @@ def _description(headers: Headers) -> Description:
 class Body:
     """A body: the bytes that came, and the edits of its text parts.
 
-    `content` may be a whole message; the body begins at `start` in it.
+    `content` may be a whole message; the body begins at `start` in it. `protected` says why a body
+    that is one text must not be edited, '' if it may be.
     """
 
     __slots__ = (
@@ -48,6 +51,7 @@ class Body:
         "_flat",
         "_octets",
         "_parts",
+        "_protected",
         "_shared",
         "_start",
         "edited",
@@ -55,8 +59,9 @@ class Body:
         "sealed",
     )
 
-    def __init__(self, content: bytes, start: int = 0) -> None:
+    def __init__(self, content: bytes, start: int = 0, protected: str = "") -> None:
         self._content = content
+        self._protected = protected
         self._start = start
         self._octets: bytes | None = None
         self._shared: list[Structure] = []  # filled by whichever copy needs it first
@@ -81,8 +86,15 @@ class Body:
         if self._flat is None:
             original = self._content[self._start :] if self._octets is None else self._octets
             splices = [part.splice() for part in self._parts if part.changed]
-            self._flat = Body(transfer_encoding.apply(original, splices))
+            self._flat = Body(transfer_encoding.apply(original, splices), 0, self._protected)
         return self._flat
+
+    def described_anew(self) -> Body:
+        """The same bytes, to be scanned again; this one is not to be used any more."""
+        self.replaced = True
+        new = Body(self.octets, 0, self._protected)
+        new.sealed = self.sealed
+        return new
 
     def text_parts(self, headers: Headers) -> list[TextPart] | None:
         """The text parts, always the same objects.
@@ -91,7 +103,7 @@ class Body:
         """
         if self._described_by is None:
             if not self._shared:
-                self._shared.append(Structure(self.octets, headers))
+                self._shared.append(Structure(self.octets, headers, self._protected))
             structure = self._shared[0]
             self._described_by = structure.described_by
             self._parts = [self._text_part(*found, headers) for found in structure.texts]
@@ -116,7 +128,7 @@ class Body:
         """An independent copy; bytes and structure are shared."""
         if self.edited:
             return self._flattened().copy()
-        new = Body(self._content, self._start)
+        new = Body(self._content, self._start, self._protected)
         new._octets, new._shared = self._octets, self._shared
         return new
 

@@ -48,11 +48,14 @@ class Child:
             ChildError: the system could not start it.
         """
         self._loop = asyncio.get_running_loop()
-        self.name = f"worker {index}" if role == "worker" else role
+        self.name = child_name(role, index)
         self.exited: asyncio.Future[int] = self._loop.create_future()
         self._failure: asyncio.Future[str | None] = self._loop.create_future()
         self._unfinished = b""
-        self._report, ready_fd = os.pipe()
+        try:
+            self._report, ready_fd = os.pipe()
+        except OSError as error:
+            raise ChildError(f"{self.name}: cannot be started: {error}") from error
         try:
             numbers = {address: listener.fileno() for address, listener in sockets.items()}
             assignment = Assignment(
@@ -82,7 +85,7 @@ class Child:
             os.close(self._report)
             raise ChildError(f"{self.name}: cannot be watched: {error}") from error
         os.set_blocking(self._report, False)
-        self._loop.add_reader(self._report, self.listen)
+        self._loop.add_reader(self._report, self.take_reports)
         self._loop.add_reader(self._pidfd, self._bury)
 
     @property
@@ -115,7 +118,7 @@ class Child:
         """Ends it at once (SIGKILL)."""
         self._process.send_signal(signal.SIGKILL)
 
-    def listen(self) -> None:
+    def take_reports(self) -> None:
         """Takes in what the child has reported since the last time."""
         if self._report < 0:
             return
@@ -142,7 +145,7 @@ class Child:
         os.close(self._pidfd)
         status = self._process.wait()
         # What it wrote last may not have been read yet, and it is the better reason.
-        self.listen()
+        self.take_reports()
         self._hang_up()
         self._decide(f"ended with {describe_exit(status)} before it was ready")
         self.exited.set_result(status)
@@ -156,6 +159,11 @@ class Child:
     def _decide(self, failure: str | None) -> None:
         if not self._failure.done():
             self._failure.set_result(failure)
+
+
+def child_name(role: Role, index: int) -> str:
+    """What people call a child: `worker 2`, `service`."""
+    return f"worker {index}" if role == "worker" else role
 
 
 def describe_exit(status: int) -> str:

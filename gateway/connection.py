@@ -336,9 +336,13 @@ async def _greet(smtp: aiosmtplib.SMTP, timeout: float) -> None:
     try:
         await smtp.ehlo(timeout=timeout)
     except aiosmtplib.SMTPHeloError as error:
-        if error.code // 100 != 5 or not smtp.is_connected:
+        if error.code // 100 != 5:
             raise
-        await smtp.helo(timeout=timeout)
+        try:
+            await smtp.helo(timeout=timeout)
+        except aiosmtplib.SMTPServerDisconnected:
+            # It hung up after its no, which therefore is its last word.
+            raise error from None
 
 
 def _take_over(smtp: aiosmtplib.SMTP, hop: Hop, relay: str) -> Connection:

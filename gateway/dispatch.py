@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.attempt import Delivery, Disposition, Outcome, Route, Source, Times
@@ -42,12 +42,14 @@ class Bounds:
     Attributes:
         window: recipients of one lane and priority that are in memory.
         memory: recipients of all lanes that are in memory.
+        octets: size of the messages that are kept in memory until their first attempt.
         runners_per_lane, runners: attempts at the same time, in one lane and in all.
     """
 
     runners_per_lane: int
     window: int = 2000
     memory: int = 20_000
+    octets: int = 64 << 20
     runners: int = 1000
 
 
@@ -89,7 +91,9 @@ class Dispatcher:
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
         self._starved: dict[str, Lane] = {}
+        self._hungry: dict[tuple[str, int], Lane] = {}
         self._in_memory = 0
+        self._octets = 0
         self._runners: set[asyncio.Task[None]] = set()
         self._scanned: dict[Shard, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -114,14 +118,7 @@ class Dispatcher:
             done(None)
             return
         if self._events:
-            events = [
-                *events,
-                *(
-                    event_of("accepted", received, item.entry.envelope, row.recipient)
-                    for item in placed
-                    for row in item.entry.items
-                ),
-            ]
+            events = [*events, *_accepted(placed, received)]
         elif events:
             events = ()
 
@@ -157,10 +154,13 @@ class Dispatcher:
                 log.warning("%s: held: %s", entry.envelope.queue_id, item.held)
             elif item.due is not None:
                 entry.content = None
-                self._wake(item.due)
+                self._expect(entry, item.due)
             else:
-                if entry.envelope.size > CONTENT_IN_MEMORY:
+                size = entry.envelope.size
+                if size > CONTENT_IN_MEMORY or self._octets + size > self._bounds.octets:
                     entry.content = None
+                else:
+                    self._octets += size
                 lane = self._lanes[entry.lane]
                 lane.windows[entry.priority].waiting.append(entry)
                 self._run(lane)
@@ -179,8 +179,10 @@ class Dispatcher:
             self._refill(lane, entry.priority)
             if lane.waiting:
                 self._run(lane)
+            if self._hungry and self._in_memory < self._bounds.memory // 2:
+                self._feed()
         if lane.is_empty:
-            del self._lanes[entry.lane]
+            self._lanes.pop(entry.lane, None)
 
     def _lane(self, name: str) -> Lane:
         lane = self._lanes.get(name)
@@ -200,6 +202,22 @@ class Dispatcher:
         """Forgets shards that were given up."""
         for shard in shards:
             self._scanned.pop(shard, None)
+
+    def _expect(self, entry: Entry, due: float) -> None:
+        """Mail is on disk that becomes due then, or has become due while it was written."""
+        if due > self._clock():
+            self._wake(due)
+        else:
+            self._load(entry.lane, entry.priority)
+
+    def _load(self, name: str, priority: int) -> None:
+        """Mail of a lane waits on disk and is due."""
+        lane = self._lane(name)
+        lane.windows[priority].backlog = True
+        self._refill(lane, priority)
+        # Not one alone: it may meet a hop that keeps it waiting.
+        for _ in range(min(lane.waiting, self._bounds.runners_per_lane)):
+            self._run(lane)
 
     def _wake(self, due: float) -> None:
         delay = max(0.0, due - self._clock())
@@ -224,18 +242,18 @@ class Dispatcher:
             if due is not None:
                 following.append(due)
         for name, priority in touched:
-            lane = self._lane(name)
-            lane.windows[priority].backlog = True
-            self._refill(lane, priority)
-            self._run(lane)
+            self._load(name, priority)
         if following:
             self._wake(min(following))
 
     def _refill(self, lane: Lane, priority: int) -> None:
         """Loads mail of a lane from disk when its window has run half empty."""
         window = lane.windows[priority]
-        free = self._bounds.window - len(window.known)
-        if not window.backlog or free < self._bounds.window // 2:
+        if not window.backlog or len(window.known) > self._bounds.window // 2:
+            return
+        free = min(self._bounds.window - len(window.known), self._bounds.memory - self._in_memory)
+        if free <= 0:
+            self._hungry[lane.name, priority] = lane
             return
         now = self._clock()
         backlog = False
@@ -253,6 +271,15 @@ class Dispatcher:
                     free -= len(items)
                     self._in_memory += len(items)
         window.backlog = backlog
+
+    def _feed(self) -> None:
+        """Loads what could not be loaded while memory was full."""
+        for (name, priority), lane in list(self._hungry.items()):
+            if self._in_memory >= self._bounds.memory:
+                return
+            del self._hungry[name, priority]
+            self._refill(lane, priority)
+            self._run(lane)
 
     # Attempts.
 
@@ -291,12 +318,18 @@ class Dispatcher:
             if lane.waiting and not self._stopping:
                 self._run(lane)
 
+    def _content_of(self, entry: Entry) -> bytes | None:
+        content, entry.content = entry.content, None
+        if content is None:
+            return entry.shard.content(entry.envelope.copy)
+        self._octets -= len(content)
+        return content
+
     async def _attempt(self, entry: Entry) -> None:
         settler = self._settler
         times = Times(active=self._clock())
         envelope = entry.envelope
-        content = entry.content or entry.shard.content(envelope.copy)
-        entry.content = None
+        content = self._content_of(entry)
         if content is None:
             self._settle(settler.hold(entry, "damaged on disk: its checksum does not fit"))
             return
@@ -355,10 +388,9 @@ class Dispatcher:
 
     def _settle(self, settlement: Settlement) -> None:
         def written(error: SpoolError | None) -> None:
-            for _, due, _, _ in settlement.deferred:
-                if due is not None:
-                    self._wake(due)
             self._leave(settlement.entry)
+            for due in {due for _, due, _, _ in settlement.deferred if due is not None}:
+                self._expect(settlement.entry, due)
             if error is None:
                 self._offer(settlement.reports)
             else:
@@ -372,8 +404,9 @@ class Dispatcher:
         """Takes rows (id, number) out of memory; returns those that are being attempted now."""
         busy: set[tuple[int, int]] = set()
         for lane in list(self._lanes.values()):
-            found = lane.withdraw(rows)
+            found, emptied = lane.withdraw(rows)
             self._in_memory -= len(found)
+            self._octets -= sum(len(entry.content or b"") for entry in emptied)
             for window in lane.windows:
                 busy |= rows & window.known
             if lane.is_empty:
@@ -399,3 +432,12 @@ class Dispatcher:
             task.cancel()
         if self._runners:
             await asyncio.wait(self._runners)
+
+
+def _accepted(placed: Iterable[Placed], received: float) -> Iterator[Event]:
+    for item in placed:
+        for row in item.entry.items:
+            envelope = item.entry.envelope
+            yield event_of("accepted", received, envelope, row.recipient)
+            if item.held is not None:
+                yield event_of("held", received, envelope, row.recipient, reason=item.held)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.child import Child, ChildError
+from gateway.child import Child, ChildError, child_name
 from gateway.config import Config
 from gateway.listen import ListenSockets
 from gateway.process import Role, sealed_file
@@ -152,6 +152,7 @@ class Generation:
     async def _keep(self, role: Role, index: int, child: Child | None) -> None:
         """Replaces a child whenever it ends."""
         loop = asyncio.get_running_loop()
+        name = child_name(role, index)
         early_deaths = 0
         while True:
             if child is None:
@@ -160,10 +161,10 @@ class Generation:
                 end = await child.wait_exit()
                 settled = loop.time() - child.started >= self._timing.settled
                 early_deaths = 0 if settled else early_deaths + 1
-                _log.error("%s (pid %d) ended: %s", child.name, child.pid, end)
+                _log.error("%s (pid %d) ended: %s", name, child.pid, end)
             delay = self._timing.restart_delay(early_deaths)
             if delay:
-                _log.warning("%s %d is started again in %g s", role, index, delay)
+                _log.warning("%s is started again in %g s", name, delay)
             await asyncio.sleep(delay)
             child = None
             try:
@@ -173,8 +174,11 @@ class Generation:
                 _log.error("%s", error)
                 if child is not None and child.alive:
                     child.kill()
+            except Exception:
+                # Whatever it was, giving up would be worse.
+                _log.exception("%s cannot be started", name)
             else:
-                _log.info("%s runs again (pid %d)", child.name, child.pid)
+                _log.info("%s runs again (pid %d)", name, child.pid)
 
     async def _watch(self) -> None:
         """Kills children that are silent: a plugin that blocks its process must not stop mail."""
@@ -188,7 +192,7 @@ class Generation:
             for child in self._children.values():
                 if not child.alive:
                     continue
-                child.listen()
+                child.take_reports()
                 if late:
                     child.heard = loop.time()
                 elif loop.time() - child.heard > self._timing.stall:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gateway.address import AddressSyntaxError, domain_of, parse_path
 from gateway.config import Limits
 from gateway.content import flaw, received_field
 from gateway.dispatch import Dispatcher
@@ -28,11 +29,13 @@ log = logging.getLogger("gateway.ingress")
 class Transaction:
     """A mail transaction from MAIL to its end.
 
-    `discard` and `hold` are the reasons that hooks gave before the content was known, `dropped`
-    the recipients that are answered with yes and get nothing.
+    `stream` is the stream that MAIL was sorted into, `discard` and `hold` are the reasons that
+    hooks gave before the content was known, `dropped` the recipients that are answered with yes
+    and get nothing.
     """
 
     message: Message
+    stream: str
     discard: str | None = None
     hold: str | None = None
     dropped: list[tuple[Recipient, str]] = field(default_factory=list)
@@ -70,7 +73,7 @@ class Ingress:
         self.spool = spool
         self.clock = clock
         self._dispatcher = dispatcher
-        self._has_plugins = bool(chain.steps["message"] or chain.steps["seal"])
+        self._may_change = any(chain.steps[hook] for hook in ("mail", "rcpt", "message", "seal"))
         self.connections = 0
         self.accepted = 0
 
@@ -97,7 +100,8 @@ class Ingress:
         message.content = trace + content
         if len(message.headers.fields("Received")) > self.limits.hops:
             return f"554 5.4.6 More than {self.limits.hops} hops: a mail loop"
-        if message.stream == "default":
+        if message.stream == transaction.stream:
+            # No hook has chosen another one; an earlier stream may ask for a header.
             message.stream = self.streams.classify(message, headers_known=True)
         filtered = await self.chain.message(message)
         if isinstance(filtered, Reject | Tempfail):
@@ -112,7 +116,7 @@ class Ingress:
             copies = []
         for copy in copies:
             copy.held = copy.held or transaction.hold
-            problem = self._flaw_of_plugins(copy) if self._has_plugins else None
+            problem = self._flaw_of_plugins(copy) if self._may_change else None
             if problem is not None:
                 log.error("%s: plugins made a message that cannot go out: %s", message.id, problem)
                 return "451 4.3.0 The mail cannot be handled now, please try again later"
@@ -125,10 +129,11 @@ class Ingress:
 
     def _flaw_of_plugins(self, copy: Copy) -> str | None:
         message = copy.message
-        addresses = [message.sender, *(recipient.address for recipient in message.recipients)]
-        for address in addresses:
-            if not address.isprintable() or any(character in "<> " for character in address):
-                return f"the address {address!r}"
+        if not _is_path(message.sender):
+            return f"the address {message.sender!r}"
+        for recipient in message.recipients:
+            if not domain_of(recipient.address) or not _is_path(recipient.address):
+                return f"the address {recipient.address!r}"
         return flaw(message.content, self.limits.line_length)
 
     async def _commit(
@@ -180,6 +185,14 @@ class Ingress:
         ]
         self._dispatcher.accept(copies, now, events, done)
         return await waiter
+
+
+def _is_path(address: str) -> bool:
+    """Whether an address can stand in MAIL or RCPT."""
+    try:
+        return parse_path(f"<{address}>") == (address, "")
+    except AddressSyntaxError:
+        return False
 
 
 def storage_reply(error: SpoolError) -> str:

@@ -23,7 +23,7 @@ _PLAIN = re.compile(rb"[^\x0e\x0f\x1b\x80-\xff]++")
 _PAIRS = re.compile(rb"(?:[!-~]{2})++")
 _STRETCH = {
     _ASCII: _PLAIN,
-    _ROMAN: _PLAIN,
+    _ROMAN: re.compile(rb"[^\x0e\x0f\x1b\r\n\x80-\xff]++"),
     _KANA: re.compile(rb"[!-_]++"),
     _KANJI: _PAIRS,
     _OLD_KANJI: _PAIRS,
@@ -121,10 +121,9 @@ def decode(data: bytes, *, lossy: bool = False) -> str:
     Raises:
         UnicodeDecodeError: an octet is not valid; not if `lossy`.
     """
-    try:
-        return _decode_standard(data)
-    except UnicodeDecodeError:
-        pass
+    standard = _decode_standard(data)
+    if standard is not None:
+        return standard
     text = []
     for run in _runs(data):
         piece = _run_text(run, data)
@@ -134,9 +133,17 @@ def decode(data: bytes, *, lossy: bool = False) -> str:
     return "".join(text)
 
 
-def _decode_standard(data: bytes) -> str:
-    """Python's codec, which is fast, with the characters that CP932 would give."""
-    text = data.decode("iso2022_jp")
+def _decode_standard(data: bytes) -> str | None:
+    """Python's codec, which is fast, with the characters that CP932 would give.
+
+    None where it knows too little, or lets shifts pass that it does not understand.
+    """
+    try:
+        text = data.decode("iso2022_jp")
+    except UnicodeDecodeError:
+        return None
+    if "\x1b" in text or "\x0e" in text or "\x0f" in text:
+        return None
     for other, character in VARIANTS.items():
         if other in text:
             text = text.replace(other, character)

@@ -76,9 +76,13 @@ class Lane:
                 return waiting.popleft()
         return None
 
-    def withdraw(self, rows: set[tuple[int, int]]) -> set[tuple[int, int]]:
-        """Takes rows that wait in memory out of it; returns those that it found waiting."""
+    def withdraw(self, rows: set[tuple[int, int]]) -> tuple[set[tuple[int, int]], list[Entry]]:
+        """Takes rows that wait in memory out of it.
+
+        Returns those that it found waiting, and the entries that have none left.
+        """
         found: set[tuple[int, int]] = set()
+        emptied: list[Entry] = []
         for window in self.windows:
             if rows.isdisjoint(window.known):
                 continue
@@ -91,8 +95,9 @@ class Lane:
                 found.update((id_, item.number) for item in gone)
                 if not entry.items:
                     window.waiting.remove(entry)
+                    emptied.append(entry)
             window.known -= found
-        return found
+        return found, emptied
 
     @property
     def waiting(self) -> int:

@@ -108,10 +108,11 @@ class LineHandler(logging.Handler):
         finally:
             self.release()
 
-    def _write(self, content: bytes) -> None:
-        if self.lost or self._torn:
-            before = f"{self.lost} log lines could not be written\n".encode() if self.lost else b""
-            content = (b"\n" if self._torn else b"") + before + content
+    def _write(self, lines: bytes) -> None:
+        before = b"\n" if self._torn else b""
+        if self.lost:
+            before += f"{self.lost} log lines could not be written\n".encode()
+        content = before + lines
         rest = memoryview(content)
         try:
             while rest:
@@ -124,8 +125,11 @@ class LineHandler(logging.Handler):
                         raise
         except OSError:
             # Nowhere is left to complain to.
-            self.lost += bytes(rest).count(b"\n")
-            self._torn = len(rest) < len(content) and content[len(content) - len(rest) - 1] != 10
+            written = len(content) - len(rest)
+            told = written >= len(before)
+            self.lost = bytes(rest).count(b"\n") if told else self.lost + lines.count(b"\n")
+            if written:
+                self._torn = content[written - 1 : written] != b"\n"
             return
         self.lost, self._torn = 0, False
 

@@ -88,10 +88,14 @@ class _Stamp:
 
 
 def _message(record: logging.LogRecord) -> str:
+    # A call with a mistake in it must not cost mail.
     try:
         return record.getMessage()
     except Exception:
-        return f"{record.msg} {record.args!r} (cannot be formatted)"
+        try:
+            return f"{record.msg} {record.args!r} (cannot be formatted)"
+        except Exception:
+            return f"a {type(record.msg).__name__} that cannot be shown"
 
 
 def _trace(record: logging.LogRecord) -> str:

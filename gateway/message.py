@@ -83,7 +83,6 @@ class Checkpoint:
     notes: dict[str, str]
     recipients: tuple[tuple[Recipient, str, dict[str, str]], ...]
     headers: HeadersState
-    header_as_it_came: bytes
     separator: bytes
     body: Body
     edits: BodyState
@@ -117,7 +116,6 @@ class Message:
         self._separator = b"\r\n"
         self._body = Body(b"")
         self._sealed = False
-        self._header_as_it_came = b""
         # Header and body that were joined last, and what that gave.
         self._joined: tuple[bytes, Body, bytes] | None = None
 
@@ -184,16 +182,16 @@ class Message:
         self._check_open()
         header, self._separator, _ = split(content)
         self.headers.restore((header, None))
-        self._header_as_it_came = header
-        self._replace_body(Body(content, len(header) + len(self._separator)))
+        protected = "" if self._separator else "no blank line separates it from the header"
+        self._replace_body(Body(content, len(header) + len(self._separator), protected))
         self._joined = header, self._body, content
 
     def _blank_line(self, header: bytes, octets: bytes) -> bytes:
-        # A header that came without a blank line after it keeps that form only as it came: with
-        # another header in front, the beginning of the body could be read as a part of it.
-        if self._separator or not octets or header == self._header_as_it_came:
-            return self._separator
-        return b"\r\n"
+        # A message that came without a blank line goes without one, unless the first line of its
+        # body could be read as going on with a field that was added.
+        if not self._separator and header and octets[:1] in (b" ", b"\t"):
+            return b"\r\n"
+        return self._separator
 
     @property
     def body(self) -> bytes:
@@ -226,8 +224,7 @@ class Message:
         """
         parts = self._body.text_parts(self.headers)
         if parts is None:  # a plugin described the body anew
-            self._replace_body(Body(self._body.octets))
-            self._body.sealed = self._sealed
+            self._body = self._body.described_anew()
             parts = self._body.text_parts(self.headers) or []
         wanted = _TEXT if content_type is None else (content_type.lower(),)
         return [part for part in parts if part.content_type in wanted]
@@ -270,7 +267,7 @@ class Message:
         new.notes = dict(self.notes)
         new.smtputf8, new.ret, new.envid = self.smtputf8, self.ret, self.envid
         new.headers = self.headers.copy()
-        new._separator, new._header_as_it_came = self._separator, self._header_as_it_came
+        new._separator = self._separator
         new._body = self._body.copy()
         new._sealed = new._body.sealed = self._sealed
         for old in self.recipients if recipients is None else recipients:
@@ -292,7 +289,6 @@ class Message:
             self.notes.copy(),
             tuple([(one, one.address, one.notes.copy()) for one in self.recipients]),
             self.headers.state(),
-            self._header_as_it_came,
             self._separator,
             body,
             body.state(),
@@ -307,7 +303,6 @@ class Message:
             recipient.address, recipient.notes = address, notes.copy()
         self.recipients = [entry[0] for entry in checkpoint.recipients]
         self.headers.restore(checkpoint.headers)
-        self._header_as_it_came = checkpoint.header_as_it_came
         self._separator = checkpoint.separator
         if checkpoint.body is not self._body:
             self._replace_body(checkpoint.body)

@@ -40,6 +40,7 @@ _PROTECTED_TYPES = frozenset(
         "application/x-pkcs7-mime",
     )
 )
+_SIGNED = "it is signed or encrypted"
 _IDENTITY = frozenset(("7bit", "8bit", "binary"))
 
 
@@ -111,8 +112,10 @@ class Part:
         start, end: the content's place, without the line end that belongs to a delimiter.
         depth: 0 for the root.
         default_type: what it is without a Content-Type.
-        protected: inside of what is signed or encrypted, or past MAX_PARTS: not to be edited.
+        protected: why it must not be edited (it is signed, say); '' if it may be.
         embedded: inside of a message that this message carries.
+        boundaries: of the multiparts that it is in; none of its lines may look like one.
+        touches: the delimiter after it follows without a line end of its own.
     """
 
     headers: Headers = field(repr=False)
@@ -122,8 +125,10 @@ class Part:
     end: int
     depth: int
     default_type: str = "text/plain"
-    protected: bool = False
+    protected: str = ""
     embedded: bool = False
+    boundaries: tuple[bytes, ...] = ()
+    touches: bool = False
     children: list[Part] = field(default_factory=list)
 
     @cached_property
@@ -267,8 +272,8 @@ class _Scanner:
             child.embedded = True
             part = child
 
-    def part_at(self, start: int, parent: Part) -> Part:
-        """Makes the child that begins at `start`."""
+    def part_at(self, start: int, parent: Part, boundary: bytes | None = None) -> Part:
+        """Makes the child that begins at `start`; `boundary` is that of a multipart."""
         header_end = _PART_HEADER.match(self.body, start).end()  # type: ignore[union-attr]
         content = header_end + 2 if self.body.startswith(b"\r\n", header_end) else header_end
         digest = parent.content_type == "multipart/digest"
@@ -280,17 +285,19 @@ class _Scanner:
             len(self.body),
             parent.depth + 1,
             "message/rfc822" if digest else "text/plain",
-            parent.protected or parent.content_type in _PROTECTED_TYPES,
+            parent.protected or (_SIGNED if parent.content_type in _PROTECTED_TYPES else ""),
             parent.embedded,
+            parent.boundaries if boundary is None else (*parent.boundaries, boundary),
         )
         parent.children.append(child)
         return child
 
     def begin_part(self, index: int, start: int) -> int:
         """Begins a part of the multipart at `index`; returns where its content begins."""
-        child = self.part_at(start, self.stack[index].part)
+        entry = self.stack[index]
+        child = self.part_at(start, entry.part, entry.boundary)
         if self.count >= MAX_PARTS:
-            child.protected = True
+            child.protected = f"it comes after {MAX_PARTS} parts"
             self.active.clear()
         else:
             self.open(child)
@@ -301,6 +308,7 @@ class _Scanner:
         while len(self.stack) > index + 1:
             entry = self.stack.pop()
             entry.part.end = max(entry.part.start, line - 2)
+            entry.part.touches = entry.part.end == line
             self.deactivate(entry)
 
     def deactivate(self, entry: _Open) -> None:

@@ -8,6 +8,7 @@ event at least once: after a crash some come again.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -28,49 +29,77 @@ log = logging.getLogger("gateway.outbox")
 
 
 class Outbox:
-    """Gives the events in a folder of shards to the observers of a chain."""
+    """Gives the events in a folder of shards to the observers of a chain.
+
+    During a reload there are two service processes; a lock lets one at a time pass events on.
+    """
 
     def __init__(self, folder: Path, chain: Chain) -> None:
         self._folder = folder
         self._chain = chain
-        self._seen = _read_seen(folder)
-        names = [step.plugin for step in chain.steps["observe"]]
-        self._seen = {name: self._seen.get(name, {}) for name in names}
+        self._seen: dict[str, dict[str, int]] = {}
+        self._lock = -1
 
     async def pass_on(self) -> int:
-        """Gives each observer what is new to it; returns how many events were given."""
+        """Gives each observer up to `BATCH` new events of each shard.
+
+        Returns how many events observers have taken; 0 if there is nothing to do for now.
+        """
+        steps = self._chain.steps["observe"]
+        if not steps or not self._is_ours():
+            return 0
         count = 0
         for number in shard_numbers(self._folder):
-            for step in self._chain.steps["observe"]:
+            for step in steps:
                 count += await self._pass_on(number, step)
         return count
 
+    def _is_ours(self) -> bool:
+        if self._lock < 0:
+            path = self._folder / "observed.lock"
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            self._lock = descriptor
+            seen = _read_seen(self._folder)
+            names = [step.plugin for step in self._chain.steps["observe"]]
+            self._seen = {name: seen.get(name, {}) for name in names}
+        return True
+
     async def _pass_on(self, number: int, step: Step) -> int:
         seen = self._seen[step.plugin]
-        count = 0
-        while True:
-            rows = _read_events(self._folder, number, seen.get(str(number), 0))
-            if not rows:
-                return count
-            events = [event for _, event in rows if _meets(step, event)]
-            if events and not await self._chain.observe(step, events):
-                return count
-            seen[str(number)] = rows[-1][0]
-            self._write_seen()
-            count += len(rows)
+        rows = _read_events(self._folder, number, seen.get(str(number), 0))
+        if not rows:
+            return 0
+        events = [event for _, event in rows if event is not None and _meets(step, event)]
+        if events and not await self._chain.observe(step, events):
+            return 0
+        seen[str(number)] = rows[-1][0]
+        self._write_seen()
+        return len(rows)
+
+    def close(self) -> None:
+        """Lets another process pass events on."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _write_seen(self) -> None:
         path = self._folder / "observed.json"
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps(self._seen))
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
-def observed(folder: Path) -> dict[int, int]:
-    """Up to which event of each shard every observer has seen all."""
-    observers = list(_read_seen(folder).values())
-    numbers = {int(number) for seen in observers for number in seen}
-    return {number: min(seen.get(str(number), 0) for seen in observers) for number in numbers}
+def observed(folder: Path, observers: Sequence[str]) -> dict[int, int]:
+    """Up to which event of each shard all of these observers have seen everything."""
+    every = _read_seen(folder)
+    seen = [every.get(name, {}) for name in observers]
+    numbers = {int(number) for one in seen for number in one}
+    return {number: min(one.get(str(number), 0) for one in seen) for number in numbers}
 
 
 def _read_seen(folder: Path) -> dict[str, dict[str, int]]:
@@ -84,7 +113,8 @@ def _read_seen(folder: Path) -> dict[str, dict[str, int]]:
     return seen
 
 
-def _read_events(folder: Path, number: int, after: int) -> Sequence[tuple[int, Event]]:
+def _read_events(folder: Path, number: int, after: int) -> Sequence[tuple[int, Event | None]]:
+    """Positions and events; None for one that is damaged."""
     try:
         db = apsw.Connection(
             os.fspath(folder / f"{number:04d}.db"), flags=apsw.SQLITE_OPEN_READONLY
@@ -94,12 +124,13 @@ def _read_events(folder: Path, number: int, after: int) -> Sequence[tuple[int, E
     with contextlib.closing(db):
         db.set_busy_timeout(5_000)
         sql = "SELECT number, event FROM events WHERE number>? ORDER BY number LIMIT ?"
-        rows = []
+        rows: list[tuple[int, Event | None]] = []
         for position, text in db.execute(sql, (after, BATCH)):
             try:
                 rows.append((position, Event.from_json(text)))
             except ValueError as error:
                 log.error("shard %04d: event %d is damaged: %s", number, position, error)
+                rows.append((position, None))
         return rows
 
 

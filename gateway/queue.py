@@ -112,8 +112,8 @@ class Selection:
                 terms.append(f"lower({column})=lower(?)")
                 values.append(value)
         if self.domain is not None:
-            terms.append("lower(d.recipient) LIKE '%@' || replace(replace(lower(?),'%',''),'_','')")
-            values.append(self.domain)
+            terms.append("lower(substr(d.recipient, -1 - length(?))) = '@' || lower(?)")
+            values += [self.domain, self.domain]
         if self.state == "held":
             terms.append("d.held IS NOT NULL")
         elif self.state == "deferred":
@@ -313,7 +313,12 @@ async def apply(
         rows = [row for row in rows if _key(row) not in busy]
     if rows:
         done: asyncio.Future[SpoolError | None] = asyncio.get_running_loop().create_future()
-        shard.change(lambda db: _write(shard, db, name, rows, now), done.set_result)
+
+        def written(error: SpoolError | None) -> None:
+            if not done.done():  # who asked may have given up
+                done.set_result(error)
+
+        shard.change(lambda db: _write(shard, db, name, rows, now), written)
         error = await done
         if error is not None:
             raise error

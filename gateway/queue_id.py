@@ -18,7 +18,10 @@ SHARD_BITS = 13
 def make(now: float, shard: int, last: int) -> int:
     """The next id of a shard: greater than `last`, whatever the clock does."""
     number = (int((now - _EPOCH) * 1_000_000) << SHARD_BITS) | shard
-    return number if number > last else last + (1 << SHARD_BITS)
+    if number > last:
+        return number
+    # `last` may come from another shard, whose number must not be in the new id.
+    return ((last >> SHARD_BITS) + 1 << SHARD_BITS) | shard
 
 
 def to_text(number: int) -> str:

@@ -68,13 +68,13 @@ class Reception(Session):
             log.warning("mail is refused for now: %s", failure)
             self.say(storage_reply(failure))
             return
-        message.stream = ingress.streams.classify(message, headers_known=False)
+        stream = message.stream = ingress.streams.classify(message, headers_known=False)
         answer = await ingress.chain.mail(message)
         if isinstance(answer, Reject | Tempfail):
             log.info("%s: MAIL from <%s> refused: %s", client.address, sender, answer.text)
             self.say(f"{answer.code} {answer.status} {answer.text}")
             return
-        transaction = Transaction(message)
+        transaction = Transaction(message, stream)
         if isinstance(answer, Discard):
             transaction.discard = answer.reason
         elif isinstance(answer, Quarantine):
@@ -150,7 +150,7 @@ class Reception(Session):
 
     async def _data(self, arg: str) -> None:
         """DATA: everything up to CR LF . CR LF, and nothing else, ends the message."""
-        if arg:
+        if arg.strip(" "):
             self.wrong("501 5.5.4 DATA takes no argument")
             return
         if self._chunks is not None:

@@ -72,10 +72,25 @@ def schema(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
             },
         }
     }
-    used = {k: v for k, v in definitions.items() if v is not definition(Config)}
+    result.pop("title", None)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gateway.yaml",
-        **{key: value for key, value in result.items() if key != "title"},
-        "$defs": used,
+        **result,
+        "$defs": {name: definitions[name] for name in sorted(_used(result, definitions, set()))},
     }
+
+
+def _used(value: Any, definitions: Mapping[str, Any], found: set[str]) -> set[str]:
+    """The names of the definitions that a schema refers to, directly and through others."""
+    if isinstance(value, dict):
+        name = str(value.get("$ref")).rpartition("/")[2]
+        if name in definitions and name not in found:
+            found.add(name)
+            _used(definitions[name], definitions, found)
+        for inner in value.values():
+            _used(inner, definitions, found)
+    elif isinstance(value, list):
+        for inner in value:
+            _used(inner, definitions, found)
+    return found

@@ -25,7 +25,7 @@ log = logging.getLogger("gateway.service")
 
 async def _serve(assignment: Assignment) -> None:
     config = load_config(assignment.config_path, assignment.config_text())
-    setup_log(config.log, config.hostname, "service")
+    handler = setup_log(config.log, config.hostname, "service")
     plugins = load_plugins(config)
     watchdog = Watchdog()
     chain = Chain(plugins, watchdog)
@@ -33,6 +33,7 @@ async def _serve(assignment: Assignment) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, handler.reopen)
     attendance = loop.create_task(assignment.attend())
     attendance.add_done_callback(lambda _: stop.set())
     watchdog.start()
@@ -42,7 +43,8 @@ async def _serve(assignment: Assignment) -> None:
         log.info("ready")
         while not stop.is_set():
             try:
-                await outbox.pass_on()
+                if await outbox.pass_on():
+                    continue
             except Exception:
                 log.exception("the outbox cannot be read")
             try:
@@ -50,6 +52,7 @@ async def _serve(assignment: Assignment) -> None:
             except TimeoutError:
                 continue
         # What the workers wrote last, while this process was told to stop, comes at the next start.
+        outbox.close()
         await stop_plugins(plugins)
         log.info("stopped")
     finally:

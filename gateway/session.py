@@ -300,7 +300,7 @@ class Session(SMTP):
     async def _starttls(self, arg: str) -> None:
         """STARTTLS (RFC 3207)."""
         context = self.listener.tls
-        if arg:
+        if arg.strip(" "):
             self.wrong("501 5.5.4 STARTTLS takes no argument")
             return
         if context is None or self.client.tls is not None:
@@ -389,7 +389,8 @@ class Session(SMTP):
             log.warning("%s: login as %r refused", self.client.address, username)
             self.wrong(f"535 {answer.status} {answer.text}")
         else:
-            self.client.user = login.user
+            # Mail that was accepted keeps the client as it was then.
+            self.client = replace(self.client, user=login.user)
             self.say("235 2.7.0 Welcome")
 
     async def _is_user(self, username: str, password: str) -> bool:

@@ -38,7 +38,15 @@ from gateway.queue_entry import (
     parameters_of,
     recipient_of,
 )
-from gateway.shard_file import VERSION, SpoolError, lock, open_database, reason_of
+from gateway.shard_file import (
+    VERSION,
+    ShardBusyError,
+    SpoolError,
+    lock,
+    open_database,
+    reason_of,
+    renewed_lock,
+)
 
 CHECKPOINT_PAGES = 4000
 BATCH_BYTES = 16 << 20
@@ -55,7 +63,11 @@ _DELETE_COPY = (
     " (SELECT 1 FROM deliveries WHERE id=? AND copy=?)"
 )
 _DEFER = "UPDATE deliveries SET due=?, held=?, attempts=?, reply=? WHERE id=? AND number=?"
+_DELETE_COPIES = "DELETE FROM messages WHERE copy IN (SELECT copy FROM deliveries WHERE id=?)"
 _INSERT_EVENT = "INSERT INTO events VALUES (?,?)"
+
+_DEFECTS = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError)
+"""What SQLite says to a write that is wrong itself; all else is about the disk."""
 
 log = logging.getLogger("gateway.spool")
 
@@ -69,8 +81,16 @@ class _Write:
     apply: Callable[[apsw.Connection], None]
     done: Done
     size: int
-    ids: tuple[int, ...]
-    """Queue ids that must not exist if the write fails; empty for a write that is kept."""
+    ids: tuple[int, ...] | None
+    """Queue ids that must not exist if the write fails; None for a write that is kept."""
+
+
+def _answer(write: _Write, error: SpoolError | None) -> None:
+    """Tells one write how it ended; a defect in who waits for it must not reach the others."""
+    try:
+        write.done(error)
+    except Exception:
+        log.exception("the end of a write could not be handled")
 
 
 class Shard:
@@ -99,7 +119,7 @@ class Shard:
         self._closed = False
         self._reopen: asyncio.TimerHandle | None = None
         self._db: apsw.Connection | None = self._open()
-        self._reader = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
+        self._reader = self._open_reader()
         self._commits: queue.SimpleQueue[tuple[apsw.Connection, list[_Write]] | None] = (
             queue.SimpleQueue()
         )
@@ -132,7 +152,26 @@ class Shard:
     def _open(self) -> apsw.Connection:
         db = open_database(self.path)
         db.set_wal_hook(self._note_wal)
+        self._files = self._identify_files()
         return db
+
+    def _open_reader(self) -> apsw.Connection:
+        reader = apsw.Connection(os.fspath(self.path), flags=apsw.SQLITE_OPEN_READONLY)
+        reader.pragma("schema_version")  # opens all of its files, see `_rescue`
+        return reader
+
+    def _identify_files(self) -> tuple[tuple[int, int], ...]:
+        stats = (path.stat() for path in (self.path, self.path.with_suffix(".db-wal")))
+        return tuple((stat.st_dev, stat.st_ino) for stat in stats)
+
+    def _check_files(self) -> None:
+        """What is written into a file that somebody has deleted or moved away is lost.
+
+        Raises:
+            OSError: that has happened.
+        """
+        if self._identify_files() != self._files:
+            raise FileNotFoundError(errno.ENOENT, "the database was replaced")
 
     # Ids.
 
@@ -160,14 +199,18 @@ class Shard:
 
         While the disk fails the write waits, and is made when the disk works again.
         """
-        self._submit(lambda db: self._settle(db, settlement), done, 0, ())
+        self._submit(lambda db: self._settle(db, settlement), done, 0, None)
 
     def change(self, write: Callable[[apsw.Connection], None], done: Done) -> None:
         """Makes a change that a person asked for; waits like `settle`."""
-        self._submit(write, done, 0, ())
+        self._submit(write, done, 0, None)
 
     def _submit(
-        self, apply: Callable[[apsw.Connection], None], done: Done, size: int, ids: tuple[int, ...]
+        self,
+        apply: Callable[[apsw.Connection], None],
+        done: Done,
+        size: int,
+        ids: tuple[int, ...] | None,
     ) -> None:
         self._pending.append(_Write(apply, done, size, ids))
         self._idle.clear()
@@ -261,13 +304,13 @@ class Shard:
             for write in batch:
                 try:
                     write.apply(db)
-                except (apsw.Error, OSError):
-                    raise
                 except Exception as error:
+                    if isinstance(error, apsw.Error | OSError) and not isinstance(error, _DEFECTS):
+                        raise
                     log.exception("shard %04d: a write cannot be made", self.number)
                     db.execute("ROLLBACK")
                     batch.remove(write)
-                    write.done(SpoolError(repr(error)))
+                    _answer(write, SpoolError(repr(error)))
                     break
             else:
                 return
@@ -279,6 +322,7 @@ class Shard:
             error: Exception | None = None
             try:
                 db.execute("COMMIT")
+                self._check_files()
             except Exception as raised:
                 error = raised
             # The loop is gone only when the process is about to be.
@@ -300,7 +344,7 @@ class Shard:
         if error is not None:
             return  # `_ready` follows and handles it
         for write in batch:
-            write.done(None)
+            _answer(write, None)
         batch.clear()
 
     def _ready(self, batch: list[_Write], error: Exception | None) -> None:
@@ -326,9 +370,9 @@ class Shard:
                 db.close()
         kept: list[_Write] = []
         for write in [*batch, *self._pending]:
-            if write.ids:
+            if write.ids is not None:
                 self._withdrawn += write.ids
-                write.done(SpoolError(self.failure, self.full))
+                _answer(write, SpoolError(self.failure, self.full))
             else:
                 kept.append(write)
         self._pending = kept
@@ -337,19 +381,34 @@ class Shard:
 
     def _try_again(self) -> None:
         self._reopen = None
+        db: apsw.Connection | None = None
         try:
+            self._lock = renewed_lock(self._lock, self.path.with_suffix(".lock"))
+            deleted = not self.path.exists()
+            if deleted:
+                for suffix in (".db-wal", ".db-shm"):
+                    self.path.with_suffix(suffix).unlink(missing_ok=True)
             db = self._open()
+            if deleted:
+                self._rescue(db)
             # What was refused may have reached the disk before the error did; the client keeps
             # it and sends it again. The write also shows that there is room again.
             with db:
                 for number in self._withdrawn:
+                    db.execute(_DELETE_COPIES, (number,))
                     db.execute("DELETE FROM deliveries WHERE id=?", (number,))
-                    db.execute("DELETE FROM messages WHERE id=?", (number,))
                 db.pragma("user_version", VERSION)
-        except (apsw.Error, OSError, SpoolError) as error:
+            reader = self._open_reader()
+        except (apsw.Error, OSError, SpoolError, ShardBusyError) as error:
+            if db is not None:
+                with contextlib.suppress(apsw.Error):
+                    db.close()
             self.failure = reason_of(error)
             self._reopen = self._loop.call_later(REOPEN_SECONDS, self._try_again)
             return
+        with contextlib.suppress(apsw.Error):
+            self._reader.close()
+        self._reader = reader
         self._withdrawn.clear()
         self._db = db
         self.failure = None
@@ -358,6 +417,21 @@ class Shard:
         self._flush()
         if not self._pending and self._writing is None:
             self._idle.set()
+
+    def _rescue(self, db: apsw.Connection) -> None:
+        """Copies what is still open here into a new file: a deleted file lives until it is closed.
+
+        Raises:
+            apsw.Error: that is not possible.
+        """
+        log.error("%s was deleted: what it held is written again", self.path)
+        try:
+            with db.backup("main", self._reader, "main") as backup:
+                backup.step()
+        except apsw.Error:
+            # An empty file would pass for an empty queue at the next try.
+            self.path.unlink()
+            raise
 
     # Reading: its own connection, so that a commit in progress does not hold it up.
 
@@ -450,6 +524,7 @@ class Shard:
         """Whether there is neither mail nor an event left."""
         return (
             not self._pending
+            and self._writing is None  # a commit that has not ended cannot be seen yet
             and not self._reader.execute(
                 "SELECT EXISTS (SELECT 1 FROM deliveries) OR EXISTS (SELECT 1 FROM events)"
             ).get

@@ -88,6 +88,26 @@ def lock(path: Path, owner: str) -> int:
         os.close(descriptor)
 
 
+def renewed_lock(descriptor: int, path: Path) -> int:
+    """The lock of a shard whose files somebody may have deleted: if so, taken once more.
+
+    A lock on a file that is gone keeps nobody away.
+
+    Raises:
+        ShardBusyError: another process has taken it meanwhile.
+        SpoolError: the file cannot be made or written.
+    """
+    try:
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except OSError:
+        pass  # the file is gone, or the folder cannot be read: taking the lock says which
+    owner = os.pread(descriptor, 4096, 0).decode()
+    renewed = lock(path, owner)
+    os.close(descriptor)
+    return renewed
+
+
 def open_database(path: Path) -> apsw.Connection:
     """Opens a shard to write, and makes its tables if it is new.
 
@@ -114,6 +134,12 @@ def open_database(path: Path) -> apsw.Connection:
                 f"{path} has format {db.pragma('user_version')};"
                 f" this version of the gateway reads format {VERSION}"
             )
+        # New files are safe only when the folder that names them is.
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except BaseException:
         db.close()
         raise

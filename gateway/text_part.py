@@ -150,13 +150,26 @@ class EncodedText:
             encoding = "base64" if wide * 6 > len(data) else "quoted-printable"
         return EncodedText(transfer_encoding.encode(data, encoding), encoding, charset_name)
 
+    def has_line_of(self, boundaries: tuple[bytes, ...]) -> bool:
+        """Whether a line would be read as the end of the part."""
+        content = b"\r\n" + self.content
+        return any(b"\r\n--" + boundary in content for boundary in boundaries)
+
+    def in_base64(self) -> EncodedText:
+        """The same in an encoding in which no line can be mistaken for anything."""
+        content = transfer_encoding.encode(self._data[0], "base64")
+        return EncodedText(content, "base64", self.charset)
+
     def terminated(self) -> EncodedText:
         """The same, ending in a line end: a message's last line must have one."""
         content = self.content
         if not content or content.endswith(b"\r\n"):
             return self
-        end = b"=\r\n" if self.encoding == "quoted-printable" else b"\r\n"
-        return EncodedText(content + end, self.encoding, self.charset)
+        if self.encoding == "quoted-printable":
+            content = transfer_encoding.end_softly(content)
+        else:
+            content += b"\r\n"
+        return EncodedText(content, self.encoding, self.charset)
 
 
 _EIGHT_BIT = bytes(range(128, 256))
@@ -223,13 +236,11 @@ class TextPart:
 
     @property
     def editable(self) -> bool:
-        """Whether the part may be changed: it decodes exactly and no signature covers it."""
+        """Whether the part may be changed: it decodes exactly and nothing else forbids it."""
         return not self._problem()
 
     def _problem(self) -> str:
-        if self._part.protected:
-            return "it is signed or encrypted"
-        return self._current.problem
+        return self._part.protected or self._current.problem
 
     @property
     def text(self) -> str:
@@ -275,6 +286,10 @@ class TextPart:
             text = self._current.in_utf8(edits)
         if self._part.depth == 0:
             text = text.terminated()
+        elif text.has_line_of(self._part.boundaries):
+            text = text.in_base64()
+        if text.content == self._current.content and text.encoding == self._current.encoding:
+            return
         self._write_headers(text)
         self._current = text
         self._notify()
@@ -309,12 +324,11 @@ class TextPart:
         part = self._part
         if part.depth == 0:
             return part.start, part.end, self._current.content
+        content = self._current.content + (b"\r\n" if part.touches else b"")
         header = self._headers.raw
-        if header == part.headers.raw:
-            return part.start, part.end, self._current.content
-        if not header.endswith(b"\r\n"):
-            header += b"\r\n"
-        return part.header_start, part.end, header + b"\r\n" + self._current.content
+        if header == part.headers.raw and part.start > part.header_end:
+            return part.start, part.end, content
+        return part.header_start, part.end, header + b"\r\n" + content
 
     def __repr__(self) -> str:
         return f"<TextPart {self.content_type} {self.charset} {self.transfer_encoding}>"
@@ -345,13 +359,11 @@ def _normalized(text: str, spans: Iterable[tuple[int, int, str]]) -> list[Edit]:
             raise ValueError(f"the stretch {start}:{end} overlaps another or is not in the text")
         done = end
         new = _LINE_END.sub("\n", new)
-        if text[start:end] == new:
-            continue
         if edits and edits[-1][1] == start:
             edits[-1] = (edits[-1][0], end, edits[-1][2] + new)
         else:
             edits.append((start, end, new))
-    return edits
+    return [edit for edit in edits if text[edit[0] : edit[1]] != edit[2]]
 
 
 def _common_prefix(one: str, other: str) -> int:

@@ -162,6 +162,14 @@ def _splice_quoted_printable(content: bytes, splices: Sequence[Splice]) -> bytes
     return bytes(out + content[done:])
 
 
+def end_softly(content: bytes) -> bytes:
+    """Ends quoted-printable in a line end that is not part of what it encodes."""
+    if len(content) - line_start(content, len(content)) < QP_LINE:
+        return content + b"=\r\n"
+    last = 3 if content[-3:-2] == b"=" else 1
+    return content[:-last] + b"=\r\n" + content[-last:] + b"=\r\n"
+
+
 def _qp_lines(data: bytes, column: int, *, at_line_end: bool) -> tuple[bytes, int]:
     """Encodes octets that begin at a column; also returns the column that they end at."""
     out = []

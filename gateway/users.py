@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from stat import S_IRWXO
+from stat import S_IMODE, S_IRWXO
 from threading import Lock
 from time import monotonic
 from typing import Annotated, Any
@@ -163,7 +163,7 @@ def hash_password(password: str) -> str:
 def save_user(path: Path, name: str, password_hash: str) -> bool:
     """Writes a user into a users file, which is made if it is not there, for its owner only.
 
-    Returns whether the user was there before.
+    Returns whether the user was there before. Owner and mode stay as they are; comments do not.
 
     Raises:
         ConfigError: the file is there and is no users file.
@@ -172,14 +172,18 @@ def save_user(path: Path, name: str, password_hash: str) -> bool:
     users: dict[str, Any] = {}
     if path.exists():
         load_users(path)
-        users = yaml.safe_load(path.read_text())["users"] or {}
+        users = yaml.safe_load(path.read_text("utf-8-sig"))["users"]
     changed = name in users
     users[name] = {"password": password_hash}
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        if path.exists():
+            before = path.stat()
+            os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            os.fchmod(file.fileno(), S_IMODE(before.st_mode))
         yaml.safe_dump({"users": users}, file, allow_unicode=True, sort_keys=False)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
     return changed

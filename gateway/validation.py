@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic import AliasChoices, AliasPath, BaseModel, RootModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from gateway.yaml_document import ConfigError, KeyPath, Problem, YamlDocument
@@ -85,10 +85,11 @@ def key_names(model: type[BaseModel]) -> dict[str, FieldInfo]:
     names: dict[str, FieldInfo] = {}
     for name, info in model.model_fields.items():
         alias = info.validation_alias
-        if isinstance(alias, str):
-            names[alias] = info
-        elif isinstance(alias, AliasChoices):
-            names |= {choice: info for choice in alias.choices if isinstance(choice, str)}
+        for choice in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+            if isinstance(choice, AliasPath):
+                names[str(choice.path[0])] = info
+            elif choice is not None:
+                names[choice] = info
         config = model.model_config
         if alias is None or config.get("populate_by_name") or config.get("validate_by_name"):
             names[name] = info
@@ -96,10 +97,12 @@ def key_names(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:
-    """Unwraps Annotated and unions."""
+    """Unwraps Annotated, unions and root models."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from _alternatives(get_args(annotation)[0])
+    elif isinstance(annotation, type) and issubclass(annotation, RootModel):
+        yield from _alternatives(annotation.model_fields["root"].annotation)
     elif origin in (Union, UnionType):
         for choice in get_args(annotation):
             yield from _alternatives(choice)
@@ -212,9 +215,10 @@ def _problems(
                 continue  # there are enough, but they are wrong, which has been said
             message = f"expected at least {least}{_example(field)}"
         elif sort in _EXPECTED:
-            message = f"expected {_EXPECTED[sort]}, not {kind(value)}" + _example(field)
+            message = f"expected {_EXPECTED[sort]}, not {kind(value)}"
             if _EXPECTED[sort] == "text" and isinstance(value, bool | int | float):
                 message += "; put it in quotes"
+            message += _example(field)
         else:
             # Pydantic's messages for limits and formats name what is expected, not the value.
             message = item["msg"].removeprefix("Input ").replace("should ", "must ")

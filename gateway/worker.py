@@ -29,7 +29,7 @@ from gateway.hooks.lifecycle import PluginStartError, start_plugins, stop_plugin
 from gateway.hooks.load import LoadedPlugin, load_plugins
 from gateway.hooks.watchdog import Watchdog
 from gateway.ingress import Ingress
-from gateway.log import AttemptLog
+from gateway.log import AttemptLog, LineHandler
 from gateway.log import setup as setup_log
 from gateway.network import NetworkSet
 from gateway.outbox import observed
@@ -65,6 +65,7 @@ class Worker:
         plugins: Sequence[LoadedPlugin],
         sockets: Mapping[str, socket.socket],
         index: int,
+        log_handler: LineHandler,
     ) -> None:
         self._config = config
         self._plugins = plugins
@@ -91,7 +92,7 @@ class Worker:
             events=events,
             chain=self._chain,
             spool=self._spool,
-            attempt_log=AttemptLog(),
+            attempt_log=AttemptLog(log_handler),
             clock=clock,
         )
         self._dispatcher = Dispatcher(
@@ -128,6 +129,7 @@ class Worker:
         )
         self._servers: list[asyncio.Server] = []
         self._stop = asyncio.Event()
+        self._log_handler = log_handler
 
     async def run(self, assignment: Assignment) -> None:
         """Works until SIGTERM, or until the supervisor is gone.
@@ -137,6 +139,7 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._log_handler.reopen)
         attendance = loop.create_task(assignment.attend())
         attendance.add_done_callback(lambda _: self._stop.set())
         self._watchdog.start()
@@ -181,9 +184,10 @@ class Worker:
 
     def _forget_events(self) -> None:
         """Deletes events that nobody waits for any more."""
-        seen = observed(self._config.spool.path)
+        observers = [step.plugin for step in self._chain.steps["observe"]]
+        seen = observed(self._config.spool.path, observers)
         for shard in self._spool.shards:
-            until = seen.get(shard.number, 0) if self._chain.steps["observe"] else EVERY_EVENT
+            until = seen.get(shard.number, 0) if observers else EVERY_EVENT
             if shard.has_events(until):
                 shard.change(functools.partial(_delete_events, until), lambda error: None)
 
@@ -191,6 +195,8 @@ class Worker:
         """Ends what is under way, within `shutdown_timeout`."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._config.shutdown_timeout
+        # At once: a client that takes its time must not take it from the attempts under way.
+        deliveries = loop.create_task(self._dispatcher.stop(self._config.shutdown_timeout))
         for server in self._servers:
             server.close()
         for listener in self._listeners:
@@ -198,12 +204,13 @@ class Worker:
             for session in list(listener.sessions):
                 if not session.busy:
                     session.dismiss("421 4.3.2 The gateway is shutting down, please come again")
-        while any(listener.sessions for listener in self._listeners) and loop.time() < end:
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 (sessions end one by one, in any listener)
+        # Sessions end one by one, in any listener; there is no one event to wait for.
+        while any(listener.sessions for listener in self._listeners) and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
         for listener in self._listeners:
             for session in list(listener.sessions):
                 session.dismiss("421 4.3.2 The gateway is shutting down, please come again")
-        await self._dispatcher.stop(max(0.0, end - loop.time()))
+        await deliveries
         await self._connections.close(1.0)
         await self._control.close()
         await self._spool.drain()
@@ -240,11 +247,11 @@ def main() -> int:
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         config = load_config(assignment.config_path, assignment.config_text())
-        setup_log(config.log, config.hostname, "worker")
+        handler = setup_log(config.log, config.hostname, "worker")
         plugins = load_plugins(config)
 
         async def run() -> None:
-            worker = Worker(config, plugins, assignment.listen_sockets(), assignment.index)
+            worker = Worker(config, plugins, assignment.listen_sockets(), assignment.index, handler)
             await worker.run(assignment)
 
         uvloop.run(run())

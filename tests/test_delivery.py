@@ -550,6 +550,8 @@ async def test_before_mail_is_answered_the_next_hop_is_tried(
         assert outcome.disposition is DEFERRED
         assert outcome.status.startswith("4.")
         assert outcome.stage == ("connect" if stage == "banner" else stage)
+        if broken is ENDLESS and stage == "mail":
+            assert "without end" in outcome.text
 
 
 @pytest.mark.parametrize("extensions", [("PIPELINING",), ()], ids=["pipelining", "plain"])
@@ -576,9 +578,49 @@ async def test_after_mail_is_answered_no_other_hop_is_tried(
     for outcome in outcomes:
         assert outcome.disposition is DEFERRED
         assert outcome.status in ("4.4.2", "4.5.0", "4.3.2")
+        if broken is ENDLESS:
+            assert "without end" in outcome.text
     # Only where the server has the whole message and has not refused it can it come twice.
     doubtful = stage == "dot" and broken != "421 4.3.2 Stopping"
     assert ["twice" in outcome.text for outcome in outcomes] == [doubtful] * len(outcomes)
+
+
+async def test_a_server_that_says_good_bye_and_does_not_go() -> None:
+    rcpt: dict[str, Any] = {"b@*": "250 Ok", "x@*": Raw(b"421 4.3.2 Stopping\r\n"), "c@*": Hang()}
+    async with NextHop(rcpt=rcpt) as hop, _connections() as connections:
+        outcomes = await _send(connections, hop, _delivery("b@x.net", "x@x.net", "c@x.net"))
+        await hop.wait_closed()
+    assert [(o.disposition, o.status) for o in outcomes] == [
+        (DEFERRED, "4.4.2"),
+        (DEFERRED, "4.3.2"),
+        (DEFERRED, "4.4.2"),
+    ]
+    assert all("4.3.2" in outcome.reply or "Stopping" in outcome.text for outcome in outcomes)
+
+
+@pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()], ids=["pipelining", "plain"])
+async def test_good_bye_at_any_stage_ends_the_connection(
+    stage: str, extensions: tuple[str, ...]
+) -> None:
+    script: dict[str, Any] = {stage: Raw(b"421 4.3.2 Stopping\r\n")}
+    async with NextHop(extensions=extensions, **script) as hop, _connections() as connections:
+        (outcome,) = await _send(connections, hop)
+        assert (outcome.disposition, outcome.code, outcome.stage) == (DEFERRED, 421, stage)
+        # This server stays; it is we who go.
+        await hop.wait_closed()
+        assert "QUIT" not in _lines(hop)
+
+
+async def test_a_server_that_says_good_bye_along_with_hello() -> None:
+    both = Raw(b"250-nexthop.test\r\n250 PIPELINING\r\n421 4.3.2 Stopping\r\n")
+    async with NextHop(ehlo=both) as bad, NextHop() as good:
+        outcome = await _send_one(_route(bad, good))
+        assert outcome.disposition is DELIVERED
+        assert (len(bad.messages), len(good.messages)) == (0, 1)
+        outcome = await _send_one(_route(bad))
+        assert (outcome.disposition, outcome.stage) == (DEFERRED, "mail")
+        assert "Stopping" in outcome.text
 
 
 @pytest.mark.parametrize("stage", ["rcpt", "data", "dot"])
@@ -674,9 +716,10 @@ async def test_a_no_for_good_at_the_door_needs_all_hops() -> None:
     async with NextHop(ehlo=no, helo="450 4.7.0 Busy") as one, NextHop(banner=no) as two:
         outcome = await _send_one(_route(one, two))
         assert (outcome.disposition, outcome.code, outcome.stage) == (DEFERRED, 450, "ehlo")
-    async with NextHop(ehlo=no, helo=no) as one:
-        outcome = await _send_one(_route(one))
-        assert (outcome.disposition, outcome.reply) == (FAILED, no)
+    for helo in (no, Drop()):
+        async with NextHop(ehlo=no, helo=helo) as one:
+            outcome = await _send_one(_route(one))
+            assert (outcome.disposition, outcome.reply) == (FAILED, no)
 
 
 async def test_a_route_without_hops() -> None:
@@ -695,6 +738,22 @@ async def test_every_address_of_a_host_is_tried(tmp_path: Path) -> None:
         async with _connections(resolver=Resolver([NOWHERE], hosts=hosts)) as connections:
             (outcome,) = await _send(connections, _route(f"relay.example:{port}"))
     assert (outcome.disposition, outcome.relay) == (DELIVERED, f"relay.example[127.0.0.1]:{port}")
+
+
+async def test_not_every_address_in_the_world_is_tried(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    entries = [f"127.0.1.{n} {name}.example\n" for name in "abc" for n in range(1, 20)]
+    hosts.write_text("".join(entries) + "127.0.0.1 last.example\n")
+    async with NextHop() as hop:
+        port = Hop.parse(hop.address).port
+        async with _connections(resolver=Resolver([NOWHERE], hosts=hosts)) as connections:
+            route = _route(f"a.example:{port}", f"last.example:{port}")
+            (outcome,) = await _send(connections, route)
+            assert outcome.disposition is DELIVERED
+            names = (f"{name}.example:{port}" for name in ("b", "c", "a", "last"))
+            (outcome,) = await _send(connections, _route(*names, site="other"))
+            assert (outcome.disposition, outcome.status) == (DEFERRED, "4.4.1")
+            assert outcome.relay.startswith("c.example[127.0.1.5]")
 
 
 async def test_hosts_that_dns_knows_and_does_not() -> None:
@@ -836,6 +895,25 @@ async def test_an_idle_connection_that_is_dead_is_replaced(
         assert [m.connection for m in hop.messages] == [1, 1 if broken == ok else 2]
 
 
+async def test_the_times_are_those_of_the_connection_that_was_used() -> None:
+    ticks = iter(range(1, 100))
+    async with _connections(clock=lambda: float(next(ticks))) as connections:
+        async with NextHop() as hop:
+            for connect, connected in ((1.0, 2.0), (4.0, 4.0)):
+                times = Times()
+                await connections.deliver(_delivery(), _route(hop), SOURCE, times)
+                assert (times.connect, times.connected, times.done) == (
+                    connect,
+                    connected,
+                    max(connect, connected) + 1,
+                )
+        # It is dead, and so is its server: the connection never came about.
+        times = Times()
+        (outcome,) = await connections.deliver(_delivery(), _route(hop), SOURCE, times)
+        assert outcome.status == "4.4.1"
+        assert (times.connect, times.connected, times.done) == (6.0, 7.0, 7.0)
+
+
 async def test_a_server_that_closed_meanwhile_is_connected_to_again() -> None:
     async with _connections() as connections:
         async with NextHop() as hop:
@@ -914,7 +992,7 @@ async def test_closing_cuts_off_what_takes_too_long(stage: str, verb: str) -> No
 
 
 async def test_after_closing_no_connection_is_kept() -> None:
-    async with NextHop() as hop, _connections() as connections:
+    async with NextHop() as hop, _connections(idle=60.0) as connections:
         await connections.close(1.0)
         (outcome,) = await _send(connections, hop)
         assert outcome.disposition is DELIVERED

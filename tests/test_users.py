@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - one case of a table is one line
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ import pytest
 
 from gateway import users as users_module
 from gateway.config import ConfigError
-from gateway.users import Users, hash_password, load_users
+from gateway.users import Users, hash_password, load_users, save_user
 
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 SHOP = CHEAP.hash("open sesame")
@@ -145,7 +146,9 @@ def test_many_threads_at_once() -> None:
 def test_wrong_files(tmp_path: Path, text: str, line: int, hint: str) -> None:
     file = write(tmp_path, text)
     found = problems(file)
-    assert any(problem.startswith(f"{file}:{line}: ") and hint in problem for problem in found), found
+    assert any(problem.startswith(f"{file}:{line}: ") and hint in problem for problem in found), (
+        found
+    )
     assert "hunter2" not in "".join(found)
     assert "12345" not in "".join(found)
 
@@ -165,3 +168,25 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_a_repr_shows_nothing() -> None:
     assert repr(Users({"shop": SHOP})) == "Users(1)"
+
+
+def test_users_are_saved(tmp_path: Path) -> None:
+    file = tmp_path / "users.yaml"
+    assert not save_user(file, "shop", SHOP)
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o640)
+    assert not save_user(file, "日本", CHEAP.hash("秘密"))
+    assert save_user(file, "shop", CHEAP.hash("xyzzy"))
+    assert file.stat().st_mode & 0o777 == 0o640
+    users = load_users(file)
+    assert users.verify("shop", "xyzzy")
+    assert users.verify("日本", "秘密")
+    assert not users.verify("shop", "open sesame")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_is_no_users_file_is_not_overwritten(tmp_path: Path) -> None:
+    file = write(tmp_path, "hello: world\n")
+    with pytest.raises(ConfigError):
+        save_user(file, "shop", SHOP)
+    assert file.read_text() == "hello: world\n"

@@ -65,6 +65,7 @@ def test_what_is_not_there_is_placed_at_what_would_hold_it() -> None:
         ("# nothing but this\n", 1, "the file is empty"),
         ("a: 1\nb: \x07\n", 2, "character U+0007 is not allowed"),
         ("a: &a\n  b: *a\n", 1, "an alias inside of what it stands for"),
+        ("a: 1\nb: &b {<<: *b}\n", 2, "`<<` takes a mapping"),
         ("a: 1\n<<: 3\n", 2, "`<<` takes a mapping"),
     ],
 )
@@ -79,7 +80,9 @@ def test_several_problems_come_at_once_in_the_order_of_the_file() -> None:
     assert [text.split(":")[1] for text in found] == ["2", "3", "4"]
 
 
-@pytest.mark.parametrize("text", ["p: *hunter2\n", "p: !hunter2 x\n", "p: 'hunter2\n", "p: hunter2: x"])
+@pytest.mark.parametrize(
+    "text", ["p: *hunter2\n", "p: !hunter2 x\n", "p: 'hunter2\n", "p: hunter2: x"]
+)
 def test_problems_do_not_repeat_what_may_be_a_secret(text: str) -> None:
     assert not any("hunter2" in problem for problem in problems(text))
 
@@ -110,7 +113,9 @@ def test_aliases_cannot_make_billions(step: str) -> None:
         many = ", ".join([f"*a{number - 1}"] * 10)
         lines.append(f"a{number}: " + step.format(now=f"a{number}", many=many))
     # Without a bound this would take days.
-    assert any("aliases repeat more than 10000 values" in text for text in problems("\n".join(lines)))
+    assert any(
+        "aliases repeat more than 10000 values" in text for text in problems("\n".join(lines))
+    )
 
 
 def test_deep_nesting_is_refused() -> None:

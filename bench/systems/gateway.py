@@ -26,12 +26,12 @@ class Gateway(System):
         return None if self.program.exists() else f"no {self.program.name} beside {sys.executable}"
 
     def version(self) -> str:
-        """What `gateway --version` says."""
+        """The number at the end of what `gateway --version` says."""
         said = subprocess.run(
             [self.program, "--version"], capture_output=True, text=True, timeout=30, check=False
         )
-        lines = said.stdout.strip().splitlines()
-        return lines[-1] if lines else "unknown version"
+        words = said.stdout.split()
+        return f"mail-gateway {words[-1]}" if words else "mail-gateway of an unknown version"
 
     def launch(self, next_hop: int) -> None:
         """Starts `gateway run` in the foreground."""

@@ -4,9 +4,11 @@ from gateway.attempt import Attempt, Delivery, Disposition, Hop, Outcome, Route,
 from gateway.events import Event
 from gateway.headers import Headers
 from gateway.hooks.actions import Accept, Action, Delay, Discard, Quarantine, Reject, Tempfail
+from gateway.hooks.paths import SiteFile, SitePath
 from gateway.hooks.plugin import Context, Login, Plugin
 from gateway.hooks.spec import hookimpl
 from gateway.message import Client, Message, MessageSealedError, Recipient
+from gateway.quantity import Duration, Size
 from gateway.text_part import TextPart, TextPartError
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Delivery",
     "Discard",
     "Disposition",
+    "Duration",
     "Event",
     "Headers",
     "Hop",
@@ -31,6 +34,9 @@ __all__ = [
     "Recipient",
     "Reject",
     "Route",
+    "SiteFile",
+    "SitePath",
+    "Size",
     "Source",
     "Tempfail",
     "TextPart",

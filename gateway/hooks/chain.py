@@ -202,6 +202,11 @@ class Chain:
                     if part.message.recipients:
                         copies.append(part)
             filtered.copies = copies
+        for step in self.steps["seal"]:
+            if step.condition is not None and step.condition.by_recipient:
+                filtered.copies = [
+                    part for copy in filtered.copies for part, _ in _split(step, copy)
+                ]
         for copy in filtered.copies:
             refusal = self.seal(copy)
             if refusal is not None:
@@ -292,7 +297,10 @@ class Chain:
         outcome = attempt.outcome
         delivered = outcome.disposition.value == "delivered"
         for step in self.steps["reply"]:
-            if step.condition is not None and not step.condition.matches(attempt.delivery):
+            condition = step.condition
+            if condition is not None and not condition.matches_recipient(
+                attempt.delivery, attempt.recipient
+            ):
                 continue
             try:
                 answer: Outcome | None = self._call(step, attempt)

@@ -15,7 +15,12 @@ def _resolve(value: Any, info: ValidationInfo) -> Path:
     if not isinstance(value, Path):
         raise ValueError("expected the path of a file, for example keys/s1.pem")
     base = (info.context or {}).get("base")
-    return value if base is None else Path(base) / value
+    path = value if base is None else Path(base) / value
+    try:
+        path.exists()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be reached: {error.strerror}") from None
+    return path
 
 
 def _readable(value: Any, info: ValidationInfo) -> Path:

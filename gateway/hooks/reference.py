@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import inspect
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -149,14 +149,15 @@ def _import(path: Path) -> ModuleType:
         raise PluginError(f"no such file: {path}")
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     name = f"_gateway_site_{digest}_{path.stem}"
-    specification = importlib.util.spec_from_file_location(name, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
+    loader = SourceFileLoader(name, str(path))
+    module = ModuleType(name)
+    module.__file__ = str(path)
     # pydantic and dataclasses look a class's module up by its name.
     sys.modules[name] = module
     try:
-        specification.loader.exec_module(module)
+        # Without bytecode: an edit is never missed, and the folder need not be writable.
+        code = loader.source_to_code(loader.get_data(str(path)), str(path))
+        exec(code, vars(module))  # noqa: S102 - running the site's plugin is the purpose
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise PluginError(f"cannot be imported: {described(error, path)}") from None

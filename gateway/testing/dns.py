@@ -167,7 +167,12 @@ class FakeDns:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = asyncio.create_task(self._serve_tcp(reader, writer))
         self._sessions.add(session)
-        session.add_done_callback(self._sessions.discard)
+        # Not in the task itself: one that is cancelled before it begins runs no line of it.
+        session.add_done_callback(lambda _: self._ended(session, writer))
+
+    def _ended(self, session: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        self._sessions.discard(session)
 
     async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -179,8 +184,6 @@ class FakeDns:
                     await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client has what it wanted
-        finally:
-            writer.close()
 
 
 class _Udp(asyncio.DatagramProtocol):

@@ -163,7 +163,8 @@ class NextHop:
         self._listen_at = (host, port)
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
+        self._closing = False
 
     @property
     def open_connections(self) -> int:
@@ -183,6 +184,7 @@ class NextHop:
         traceback: TracebackType | None,
     ) -> None:
         assert self._server is not None
+        self._closing = True
         self._server.close()
         for session in self._sessions:
             session.cancel()
@@ -208,40 +210,35 @@ class NextHop:
 
     async def _until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
         try:
-            async with asyncio.timeout(timeout), self._changed:
-                await self._changed.wait_for(condition)
+            async with asyncio.timeout(timeout):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError:
             raise TimeoutError(
                 f"waited {timeout} s for {what}; there are {len(self.messages)} messages "
                 f"and {len(self._sessions)} open connections"
             ) from None
 
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         session = _Session(self, self.connections, reader, writer)
-        task = asyncio.create_task(self._serve(session, writer))
+        task = asyncio.create_task(session.run())
         self._sessions.add(task)
+        # Not in the task itself: one that is cancelled before it begins runs no line of it.
+        task.add_done_callback(lambda _: self._ended(task, writer))
+        if self._closing:
+            task.cancel()
 
-    async def _serve(self, session: _Session, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            await session.run()
-        except (ConnectionError, _ClosedError):
-            pass  # the client went away, or the script said so
-        finally:
-            writer.close()
-            self._sessions.discard(task)
-            await self._notify()
+    def _ended(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        self._sessions.discard(task)
+        self._changed.set()
 
-    async def received(self, message: ReceivedMessage) -> None:
+    def received(self, message: ReceivedMessage) -> None:
         """Records a message and wakes who waits for it."""
         self.messages.append(message)
-        await self._notify()
+        self._changed.set()
 
     def answer(self, stage: str, recipient: str = "") -> Answer | None:
         """What the script says to a stage at this time; None if it says nothing."""
@@ -289,6 +286,12 @@ class _Session:
         self._pipelined = False
 
     async def run(self) -> None:
+        try:
+            await self._converse()
+        except (ConnectionError, _ClosedError):
+            pass  # the client went away, or the script said so
+
+    async def _converse(self) -> None:
         await self._say("banner")
         while True:
             line = await self._line()
@@ -359,7 +362,7 @@ class _Session:
             peer=str(self._writer.get_extra_info("peername")[0]),
         )
         self._reset()
-        await self._hop.received(message)
+        self._hop.received(message)
         await self._say("dot")
 
     async def _content(self) -> bytes:

@@ -88,7 +88,7 @@ class Dkim(Plugin[DkimConfig]):
             header=self._header,
             body=self._body,
             identity=key.identity,
-            expire=self.config.expire,
+            expire=None if self.config.expire is None else int(self.config.expire),
         )
 
     def _signers_for(self, author: bytes) -> list[Signer]:

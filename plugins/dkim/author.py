@@ -10,6 +10,8 @@ import re
 
 import idna
 
+# RFC 1035 2.3.4, without the length octet of the first label and the root.
+_LONGEST_NAME = 253
 _QUOTED = rb'"(?:[^"\\]|\\.)*"'
 # One address with or without a display name, as nearly all mail has it.
 _PLAIN = re.compile(
@@ -37,7 +39,8 @@ def author_domains(value: bytes) -> tuple[str, ...]:
     """
     plain = _PLAIN.fullmatch(value)
     if plain is not None and (b"<" in value) is (plain[2] == b">"):
-        return (plain[1].decode("ascii").lower(),)
+        domain = plain[1].decode("ascii").lower()
+        return (domain,) if len(domain) <= _LONGEST_NAME else ()
     try:
         addresses = _addresses(_without_comments(_ENCODED.sub(b"_", value)))
         return tuple(dict.fromkeys(_domain(address) for address in addresses))
@@ -52,7 +55,7 @@ def domain_name(text: str) -> str:
         ValueError: it is no domain name.
     """
     name = text.lower() if text.isascii() else idna.encode(text, uts46=True).decode("ascii")
-    if not _DOMAIN.fullmatch(name.encode("ascii")):
+    if len(name) > _LONGEST_NAME or not _DOMAIN.fullmatch(name.encode("ascii")):
         raise ValueError(f"{text!r} is not a domain name")
     return name
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -15,23 +14,13 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.hooks.paths import SitePath
+from gateway.hooks import Duration, SitePath
 from plugins.dkim.author import domain_name
 from plugins.dkim.key import PrivateKey, read_private_key
 from plugins.dkim.signature import UNSIGNABLE
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FIELD_NAME = re.compile(r"[!-9;-~]+")
 _IDENTITY = re.compile(r"[A-Za-z0-9!#$%&'*+/?^_`{|}~.-]*@([A-Za-z0-9_.-]+)")
-
-
-def _seconds(value: Any) -> Any:
-    """Reads `7d`, `12h`, `30m`, `90s` or a number of seconds."""
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+)([smhd])", value)):
-        return int(match[1]) * _UNITS[match[2]]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise ValueError("expected a duration such as 7d, 12h or a number of seconds")
 
 
 class KeyConfig(BaseModel):
@@ -98,10 +87,7 @@ class DkimConfig(BaseModel):
         description="What happens to a message that no key is for: it leaves unsigned (pass), or "
         "the client keeps it, for good (reject) or for now (tempfail).",
     )
-    expire: (
-        Annotated[int, BeforeValidator(_seconds, json_schema_input_type=str | int), Field(gt=0)]
-        | None
-    ) = Field(
+    expire: Annotated[Duration, Field(gt=0)] | None = Field(
         default=None,
         description="How long a signature is valid, such as 30d; null: for ever.",
     )

@@ -9,8 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from gateway.hooks import Context, Discard, Plugin, Recipient, Reject, hookimpl
-from gateway.hooks.paths import SitePath
+from gateway.hooks import Context, Discard, Plugin, Recipient, Reject, SitePath, hookimpl
 from plugins.suppression.entries import Entries, address, domain, local_part
 from plugins.suppression.listfile import ListFile
 

@@ -156,7 +156,9 @@ def test_brackets_and_backslashes_are_themselves() -> None:
 PIECES = st.text(st.sampled_from("ab.@\n\\+^$*?"), max_size=6)
 
 
-@given(st.lists(PIECES, min_size=1, max_size=3), st.text(st.sampled_from("abAB.@\n\\+^$"), max_size=8))
+@given(
+    st.lists(PIECES, min_size=1, max_size=3), st.text(st.sampled_from("abAB.@\n\\+^$"), max_size=8)
+)
 def test_globs_mean_what_fnmatch_means(patterns: list[str], text: str) -> None:
     expected = any(
         re.fullmatch(fnmatch.translate(pattern.lower()), text.lower()) for pattern in patterns
@@ -192,7 +194,9 @@ def test_a_stream_that_asks_for_recipients_is_known_as_late_as_the_header() -> N
 
 
 def make_streams(**conditions: dict[str, Any]) -> Streams:
-    return Streams({name: Stream.model_validate({"when": when}) for name, when in conditions.items()})
+    return Streams(
+        {name: Stream.model_validate({"when": when}) for name, when in conditions.items()}
+    )
 
 
 def test_the_first_stream_that_matches_is_taken() -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - one case of a table is one line
 from __future__ import annotations
 
 import sys
@@ -74,7 +75,8 @@ def test_a_plugin_by_path(tmp_path: Path) -> None:
         )
     )
     (first, second) = load(
-        tmp_path, "  - ./site/footer.py: {text: a}\n  - ./site/footer.py: {when: {client: 192.0.2.1}}\n"
+        tmp_path,
+        "  - ./site/footer.py: {text: a}\n  - ./site/footer.py: {when: {client: 192.0.2.1}}\n",
     )
     assert (first.entry.name, first.instance.config.text, first.condition) == ("footer", "a", None)
     assert (second.entry.name, second.instance.config.text) == ("footer#2", "x")
@@ -83,7 +85,7 @@ def test_a_plugin_by_path(tmp_path: Path) -> None:
     assert type(first.instance) is type(second.instance)
     assert list(first.hooks) == ["stop", "connect", "message", "seal"]
     assert first.is_async == {"stop": False, "connect": False, "message": True, "seal": False}
-    assert first.hooks["seal"].__self__ is first.instance
+    assert getattr(first.hooks["seal"], "__self__", None) is first.instance
     first.hooks["connect"]("a client")
 
 
@@ -285,6 +287,38 @@ class Config(BaseModel):
     load(tmp_path, "  - ./p.py: {keys: [], free: {x: 1}}\n")
 
 
+def test_aliases_and_root_models_are_known_keys(tmp_path: Path) -> None:
+    models = """
+from pydantic import AliasChoices, AliasPath, Field, RootModel
+class Key(BaseModel):
+    domain: str
+class Keys(RootModel[dict[str, Key]]): ...
+class Config(BaseModel):
+    keys: Keys
+    old: int = Field(1, validation_alias="former")
+    many: int = Field(1, validation_alias=AliasChoices("one", "two"))
+    deep: int = Field(1, validation_alias=AliasPath("outer", "inner"))
+"""
+    (tmp_path / "p.py").write_text(HEAD + models + GOOD)
+    (plugin,) = load(
+        tmp_path, "  - ./p.py: {keys: {a: {domain: x}}, former: 2, two: 3, outer: {inner: 4}}\n"
+    )
+    config = plugin.instance.config
+    assert (config.keys.root["a"].domain, config.old, config.many, config.deep) == ("x", 2, 3, 4)
+    (found,) = problems(tmp_path, "  - ./p.py: {keys: {a: {domain: x, doman: y}}}\n")
+    assert 'keys.a.doman: unknown key; did you mean "domain"?' in found
+    (found,) = problems(tmp_path, "  - ./p.py: {keys: {}, old: 3}\n")
+    assert "old: unknown key; known keys are keys, former, one, two, outer" in found
+
+
+def test_a_site_folder_stays_clean_and_edits_are_seen(tmp_path: Path) -> None:
+    for text in ("aaaa", "bbbb"):
+        (tmp_path / "p.py").write_text(HEAD.replace('"x"', f'"{text}"') + GOOD)
+        (plugin,) = load(tmp_path, "  - ./p.py\n")
+        assert plugin.instance.config.text == text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gateway.yaml", "p.py"]
+
+
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
     models = """
 class Config(BaseModel):
@@ -396,9 +430,7 @@ def test_conditions_on_what_an_early_hook_cannot_know_are_refused(
 ) -> None:
     subject = {"connect": "client", "helo": "client", "auth": "login", "rcpt": "recipient"}
     argument = subject.get(hook, "delivery" if hook == "admit" else "message")
-    (tmp_path / "p.py").write_text(
-        HEAD + hooks(f"@hookimpl\ndef {hook}(self, {argument}): ...")
-    )
+    (tmp_path / "p.py").write_text(HEAD + hooks(f"@hookimpl\ndef {hook}(self, {argument}): ..."))
     streams = (
         "{mail: {when: {sender: a@b}}, bulk: {when: {header: {Precedence: bulk}}}, "
         "far: {when: {recipient_domain: b}}}"

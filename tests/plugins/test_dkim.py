@@ -314,6 +314,16 @@ def test_the_domain_of_the_author_chooses_the_key(tmp_path: Path) -> None:
     assert domain("a@example.com, b@elsewhere.example") is None
 
 
+def test_authors_with_one_key_make_one_signature(tmp_path: Path) -> None:
+    signer = plugin(tmp_path, {"subdomains": True})
+    authors = b"From: a@mail.example.com, b@www.example.com, c@example.com\r\n"
+
+    content = sealed(signer, authors + b"\r\nHello.\r\n")
+
+    assert content.count(b"DKIM-Signature: ") == 1
+    assert verified_by_dkimpy(content, rsa_key())
+
+
 def test_several_authors_make_a_signature_for_each_domain(tmp_path: Path) -> None:
     signer = plugin(tmp_path, {}, {"domain": "example.org"}, pairs=(rsa_key(),) * 2)
     authors = b"From: a@example.com, b@example.org, c@example.com\r\n"
@@ -397,9 +407,9 @@ def test_a_wrong_key_is_an_error_at_its_place(
     [
         ({"canonicalization": "relaxed"}, "relaxed/relaxed"),
         ({"unsigned": "drop"}, "pass"),
-        ({"expire": "7 days"}, "such as 7d"),
+        ({"expire": "7 days"}, "unknown unit"),
         ({"expire": 0}, "greater than 0"),
-        ({"expire": True}, "such as 7d"),
+        ({"expire": True}, "expected a duration"),
         ({"sign": ["received"]}, "must not be signed"),
         ({"sign": ["X Y"]}, "is not the name of a header field"),
         ({"sign": ["X;Y"]}, "is not the name of a header field"),
@@ -411,6 +421,13 @@ def test_a_wrong_key_is_an_error_at_its_place(
 def test_a_wrong_setting_is_an_error(tmp_path: Path, other: dict[str, object], text: str) -> None:
     with pytest.raises(ValidationError, match=text):
         config(tmp_path, **other)
+
+
+@pytest.mark.parametrize(
+    "identity", ["@example.com", "news@example.com", "@MAIL.Example.com", "a+b@x.example.com"]
+)
+def test_identities(tmp_path: Path, identity: str) -> None:
+    assert config(tmp_path, {"identity": identity}).keys[0].identity == identity
 
 
 def test_a_selector_is_there_once_for_each_domain(tmp_path: Path) -> None:

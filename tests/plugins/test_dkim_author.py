@@ -74,11 +74,22 @@ def test_the_domain_of_the_author(value: bytes) -> None:
         b" taro@\xff.example",
         b" taro@example.com\xc2\xa0",
         b" undisclosed:;",
+        b" <taro@other.example>: hanako@example.com",
+        b" taro@" + b"a." * 127,
+        b" taro@" + b"a." * 127 + b"com",
+        b" (comment) taro@" + b"a." * 127 + b"com",
         b" taro@example.com, Hanako <hanako@>",
     ],
 )
 def test_a_field_that_cannot_be_read_for_certain_has_no_domain(value: bytes) -> None:
     assert author_domains(value) == ()
+
+
+def test_the_longest_domain() -> None:
+    domain = "a." * 125 + "com"
+
+    assert author_domains(f" taro@{domain}".encode()) == (domain,)
+    assert author_domains(f" (comment) taro@{domain}".encode()) == (domain,)
 
 
 def test_several_domains_come_in_order_and_once() -> None:

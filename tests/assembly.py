@@ -1,0 +1,267 @@
+"""A gateway in the test's own process: the objects of a worker on a real socket and real files."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gateway.config import Config, load_config
+from gateway.delivery import Connections
+from gateway.dispatch import Bounds, Dispatcher
+from gateway.events import Event
+from gateway.hooks.chain import Chain
+from gateway.hooks.load import load_plugins
+from gateway.hooks.watchdog import Watchdog
+from gateway.ingress import Ingress
+from gateway.log import AttemptLog
+from gateway.network import NetworkSet
+from gateway.queue import QueueService, Row, Selection, read
+from gateway.reception import Reception
+from gateway.route import Resolver, Router
+from gateway.schedule import RetryPolicy
+from gateway.session import Listener
+from gateway.settle import Settler
+from gateway.spool import Spool
+from gateway.users import Users
+
+DEADLINE = 60.0
+
+PLUGIN_HEAD = """
+from __future__ import annotations
+import asyncio, time
+from pydantic import BaseModel
+from gateway.hooks import *
+
+class Config(BaseModel):
+    pass
+"""
+
+
+async def until(condition: Callable[[], Any], what: str) -> Any:
+    """Waits until the condition gives something true, and returns it."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"waited in vain: {what}")
+
+
+def write_plugin(folder: Path, name: str, body: str, base: str = "Plugin[Config]") -> str:
+    """Writes a plugin of one class with `body` and returns its reference."""
+    lines = "\n".join(f"    {line}" for line in body.strip("\n").split("\n"))
+    (folder / f"{name}.py").write_text(f"{PLUGIN_HEAD}\nclass Site({base}):\n{lines}\n")
+    return f"./{name}.py"
+
+
+def configure(folder: Path, text: str = "") -> Config:
+    """The configuration with `text` below what every test needs."""
+    path = folder / "gateway.yaml"
+    path.write_text(
+        "hostname: gw.example.com\nspool: {path: spool, reserve: 1}\n"
+        f"listen: [{{address: '127.0.0.1:0', allow: [127.0.0.0/8]}}]\n{text}\n"
+    )
+    return load_config(path)
+
+
+class Assembly:
+    """A worker's objects.
+
+    Args:
+        config: what to build; its `listen` is not used.
+        bounds: how much the dispatcher does at a time.
+        retry: when deferred mail is tried again.
+        listener: attributes of the listener besides name and ingress.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        bounds: Bounds | None = None,
+        retry: RetryPolicy | None = None,
+        allow: Sequence[str] = ("127.0.0.0/8", "::1"),
+        tls: ssl.SSLContext | None = None,
+        implicit: bool = False,
+        users: Users | None = None,
+        plaintext_auth: bool = False,
+        host: str = "127.0.0.1",
+    ) -> None:
+        from gateway.network import parse_network
+
+        self.config = config
+        self.watchdog = Watchdog()
+        self.chain = Chain(load_plugins(config), self.watchdog)
+        self.spool = Spool(config.spool.path, "nobody", config.spool.reserve)
+        self.resolver = Resolver(["127.0.0.1:1"], 1.0)
+        self.connections = Connections(self.resolver, idle=config.relay.idle)
+        events = bool(self.chain.steps["observe"])
+        streams = config.compiled_streams
+        default = RetryPolicy(config.retry.schedule, config.retry.jitter, config.retry.lifetime)
+        self.settler = Settler(
+            hostname=config.hostname,
+            retry=retry or default,
+            events=events,
+            chain=self.chain,
+            spool=self.spool,
+            attempt_log=AttemptLog(),
+            clock=time.time,
+        )
+        self.dispatcher = Dispatcher(
+            spool=self.spool,
+            chain=self.chain,
+            router=Router(config.relay.via, self.resolver),
+            connections=self.connections,
+            settler=self.settler,
+            bounds=bounds or Bounds(runners_per_lane=config.relay.connections),
+            hostname=config.hostname,
+            priority_of=streams.priority,
+            events=events,
+            clock=time.time,
+        )
+        self.ingress = Ingress(
+            hostname=config.hostname,
+            limits=config.limits,
+            streams=streams,
+            chain=self.chain,
+            spool=self.spool,
+            dispatcher=self.dispatcher,
+            clock=time.time,
+        )
+        self.listener = Listener(
+            name="test",
+            ingress=self.ingress,
+            allow=NetworkSet([parse_network(network) for network in allow]),
+            tls=tls,
+            users=users,
+            logins=users is not None or bool(self.chain.steps["auth"]),
+            plaintext_auth=plaintext_auth,
+        )
+        self.queue = QueueService(
+            self.spool, self.dispatcher, self.settler, self.ingress, self.chain
+        )
+        self._implicit = implicit
+        self._host = host
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        self.spool.open()
+        self.dispatcher.adopt(self.spool.shards)
+        self._server = await asyncio.get_running_loop().create_server(
+            functools.partial(Reception, self.listener),
+            self._host,
+            0,
+            ssl=self.listener.tls if self._implicit else None,
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for session in list(self.listener.sessions):
+            session.dismiss("421 4.3.2 The test is over")
+        await self.dispatcher.stop(0.0)
+        await self.connections.close(0.0)
+        await self.resolver.close()
+        await self.spool.drain()
+        self.spool.close()
+        await until(lambda: not self.listener.sessions, "the sessions to end")
+
+    def rows(self, **selection: Any) -> list[Row]:
+        """What is in the queue."""
+        return list(read(self.config.spool.path, Selection(**selection)))
+
+    def events(self) -> list[Event]:
+        """What is in the outbox, oldest first in each shard."""
+        return [
+            Event.from_json(text)
+            for shard in self.spool.shards
+            for (text,) in shard.query("SELECT event FROM events ORDER BY number", ())
+        ]
+
+    @asynccontextmanager
+    async def client(self, greet: bool = True) -> AsyncIterator[Client]:
+        """A connection to the gateway."""
+        reader, writer = await asyncio.open_connection(self._host, self.port)
+        client = Client(reader, writer)
+        try:
+            if greet:
+                assert (await client.reply()).startswith("220 gw.example.com ESMTP")
+                await client.say("EHLO client.example.org")
+            yield client
+        finally:
+            writer.close()
+
+    async def submit(
+        self, *recipients: str, sender: str = "a@example.com", content: bytes = b"", **how: str
+    ) -> str:
+        """Sends a message over SMTP and returns the reply to its dot."""
+        async with self.client() as client:
+            reply = await client.say(f"MAIL FROM:<{sender}>{how.get('mail', '')}")
+            assert reply.startswith("250"), reply
+            for recipient in recipients:
+                reply = await client.say(f"RCPT TO:<{recipient}>{how.get('rcpt', '')}")
+                assert reply.startswith("250"), reply
+            return await client.data(content or b"Subject: test\r\n\r\nHello\r\n")
+
+
+class Client:
+    """An SMTP client that does exactly what a test says."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, data: bytes) -> None:
+        """Sends bytes as they are."""
+        self.writer.write(data)
+
+    async def reply(self) -> str:
+        """The next reply, its lines joined by LF; '' at the end of the connection."""
+        lines = []
+        async with asyncio.timeout(DEADLINE):
+            while line := await self.reader.readline():
+                assert line.endswith(b"\r\n")
+                lines.append(line[:-2].decode())
+                if line[3:4] != b"-":
+                    break
+        return "\n".join(lines)
+
+    async def replies(self, count: int) -> list[str]:
+        """The codes of the next replies."""
+        return [(await self.reply())[:3] for _ in range(count)]
+
+    async def say(self, line: str) -> str:
+        """Sends a command and returns its reply."""
+        self.send(line.encode() + b"\r\n")
+        return await self.reply()
+
+    async def data(self, content: bytes) -> str:
+        """Sends DATA and a message; returns the reply to the dot."""
+        assert (await self.say("DATA")).startswith("354")
+        self.send(content.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        return await self.reply()
+
+    async def begin(self, recipient: str = "b@example.net") -> None:
+        """Opens a transaction."""
+        assert (await self.say("MAIL FROM:<a@example.com>")).startswith("250")
+        assert (await self.say(f"RCPT TO:<{recipient}>")).startswith("250")
+
+    async def is_closed(self) -> bool:
+        """Waits for the gateway to close the connection; anything else that it says is false."""
+        async with asyncio.timeout(DEADLINE):
+            return await self.reader.read() == b""
