@@ -52,6 +52,7 @@ class Body:
         "_octets",
         "_parts",
         "_protected",
+        "_seen",
         "_shared",
         "_start",
         "edited",
@@ -67,6 +68,7 @@ class Body:
         self._shared: list[Structure] = []  # filled by whichever copy needs it first
         self._parts: list[TextPart] = []
         self._described_by: Description | None = None
+        self._seen: bytes | None = None  # the header that was last found to describe it
         self._flat: Body | None = None
         self.edited = False
         self.replaced = False
@@ -107,7 +109,12 @@ class Body:
             structure = self._shared[0]
             self._described_by = structure.described_by
             self._parts = [self._text_part(*found, headers) for found in structure.texts]
-        return self._parts if self._described_by == _description(headers) else None
+            self._seen = headers.raw
+        if headers.raw is not self._seen:
+            if self._described_by != _description(headers):
+                return None
+            self._seen = headers.raw
+        return self._parts
 
     def _text_part(self, part: Part, text: EncodedText, headers: Headers) -> TextPart:
         def changed() -> None:

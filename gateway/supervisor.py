@@ -106,6 +106,9 @@ class Supervisor:
             failed = [error for error in results if isinstance(error, Exception)]
             for error in failed:
                 _report_failure(error)
+            # Who connects from now on is refused at once by the last worker's end, and goes
+            # elsewhere instead of waiting here.
+            self._sockets.trim((), 0)
             await asyncio.gather(*map(self._begin_end, list(self._generations)))
             _log.info("stopped")
             return 1 if failed or self._hurry else 0
@@ -180,10 +183,10 @@ class Supervisor:
         try:
             self._sockets.open(generation.endpoints, generation.slots)
             await generation.start()
-        except (BindError, ChildError):
+            self._sockets.listen()
+        except Exception:
             self._begin_end(generation)
             raise
-        self._sockets.listen()
         return generation
 
     def _begin_end(self, generation: Generation) -> asyncio.Task[None]:
@@ -226,22 +229,26 @@ class Supervisor:
 
     async def _check_plugins(self) -> None:
         """Loads the plugins in a process of its own, which takes them along when it ends."""
-        process = await asyncio.create_subprocess_exec(
-            *self._check(self._config_path),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=self._environ,
-            process_group=0,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._check(self._config_path),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=self._environ,
+                process_group=0,
+            )
+        except OSError as error:
+            raise CheckError([f"the check cannot be started: {error}"]) from error
         try:
             output, _ = await asyncio.wait_for(process.communicate(), self._timing.check)
         except TimeoutError:
             raise CheckError([f"the check took over {self._timing.check:g} s"]) from None
         finally:
             if process.returncode is None:
+                # With it go the programs that a plugin has started.
                 with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         if process.returncode:
             lines = output.decode(errors="replace").splitlines()

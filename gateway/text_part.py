@@ -119,13 +119,15 @@ class EncodedText:
             return False
         if self.encoding == "7bit" and not new.isascii() and self.content.isascii():
             return False
-        shift = 0
+        shift = checked = 0
         for start, end, octets in splices:
-            before = _longest_line(self.content, start, end)
-            after = _longest_line(content, start + shift, start + shift + len(octets))
-            if after > _LONGEST_LINE and after > before:
-                return False
+            first, last = start + shift, start + shift + len(octets)
             shift += len(octets) - (end - start)
+            if last < checked:
+                continue  # in a line that was measured already
+            longest, checked = _longest_line(content, first, last)
+            if longest > max(_LONGEST_LINE, _longest_line(self.content, start, end)[0]):
+                return False
         return True
 
     def in_utf8(self, edits: list[Edit]) -> EncodedText:
@@ -144,7 +146,7 @@ class EncodedText:
         if encoding in _SEVEN_BIT and (
             (encoding == "7bit" and not data.isascii())
             or b"\0" in data
-            or _longest_line(data, 0, len(data)) > _LONGEST_LINE
+            or _longest_line(data, 0, len(data))[0] > _LONGEST_LINE
         ):
             wide = len(data) - len(data.translate(None, _EIGHT_BIT))
             encoding = "base64" if wide * 6 > len(data) else "quoted-printable"
@@ -175,11 +177,12 @@ class EncodedText:
 _EIGHT_BIT = bytes(range(128, 256))
 
 
-def _longest_line(data: bytes, start: int, end: int) -> int:
-    """The octets of the longest of the lines that a stretch touches."""
+def _longest_line(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """The length of the longest of the lines that a stretch touches, and where the last ends."""
     last = data.find(b"\r\n", end)
-    lines = data[transfer_encoding.line_start(data, start) : last if last >= 0 else len(data)]
-    return max(map(len, lines.split(b"\r\n")))
+    last = last if last >= 0 else len(data)
+    lines = data[transfer_encoding.line_start(data, start) : last]
+    return max(map(len, lines.split(b"\r\n"))), last
 
 
 State = tuple[EncodedText, HeadersState]
@@ -258,7 +261,7 @@ class TextPart:
 
     @text.setter
     def text(self, new: str) -> None:
-        old, new = self.text, _LINE_END.sub("\n", new)
+        old, new = self.text, new.replace("\r\n", "\n")
         start = _common_prefix(old, new)
         end = len(old) - _common_suffix(old, new, min(len(old), len(new)) - start)
         self.replace([(start, end, new[start : end + len(new) - len(old)])])

@@ -112,7 +112,7 @@ class _QuotedPrintable:
         self.line_end = len(self.content) if last else end
         self.next = self.line_end if last else end + 2
         text = self.content[self.at : self.line_end].rstrip(b" \t")
-        soft = text.endswith(b"=")
+        self.soft = soft = text.endswith(b"=")
         self.text_end = self.at + len(text) - soft
         self.text_width = len(text) - soft - 2 * (text.count(b"=") - soft)
         self.break_width = 0 if soft or last else 2
@@ -124,10 +124,11 @@ class _QuotedPrintable:
             self.at = self.next
             self.read_line()
         while self.place < place and self.text_width:
-            escape = self.content.find(b"=", self.at, self.text_end)
-            plain = (escape if escape >= 0 else self.text_end) - self.at
-            width = min(plain, place - self.place) or 1
-            self.at += width if plain else 3
+            end = min(self.text_end, self.at + place - self.place)
+            escape = self.content.find(b"=", self.at, end)
+            plain = (escape if escape >= 0 else end) - self.at
+            width = plain or 1
+            self.at += plain or 3
             self.place += width
             self.text_width -= width
         return self.at
@@ -141,8 +142,8 @@ def _splice_quoted_printable(content: bytes, splices: Sequence[Splice]) -> bytes
         first = walker.go(start)
         out += content[done:first]
         last = walker.go(end)
-        tail = content[last : walker.line_end]
-        at_line_end = not tail.strip(b" \t")
+        tail = walker.line_end - last
+        at_line_end = walker.at == walker.text_end and not walker.soft
         column = len(out) - line_start(out, len(out))
         ends_line = new.startswith(b"\r\n") or (not new and at_line_end)
         after_space = out.endswith((b" ", b"\t"))
@@ -156,7 +157,7 @@ def _splice_quoted_printable(content: bytes, splices: Sequence[Splice]) -> bytes
             new, column = before + new, column - width
         encoded, column = _qp_lines(new, column, at_line_end=at_line_end)
         out += encoded
-        if column and tail and len(tail) <= QP_LINE < column + len(tail) and not at_line_end:
+        if column and tail <= QP_LINE < column + tail and not at_line_end:
             out += b"=\r\n"
         done = last
     return bytes(out + content[done:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,7 +21,7 @@ from gateway.hooks.load import load_plugins
 from gateway.hooks.watchdog import Watchdog
 from gateway.ingress import Ingress
 from gateway.log import AttemptLog
-from gateway.network import NetworkSet
+from gateway.network import NetworkSet, parse_network
 from gateway.queue import QueueService, Row, Selection, read
 from gateway.reception import Reception
 from gateway.route import Resolver, Router
@@ -42,6 +42,12 @@ from gateway.hooks import *
 class Config(BaseModel):
     pass
 """
+
+
+def below_trace(content: bytes) -> bytes:
+    """A message as the client sent it: without the Received field on top, which is ours."""
+    assert content.startswith(b"Received: ")
+    return re.split(rb"\r\n(?!\t)", content, maxsplit=1)[1]
 
 
 async def until(condition: Callable[[], Any], what: str) -> Any:
@@ -94,8 +100,6 @@ class Assembly:
         plaintext_auth: bool = False,
         host: str = "127.0.0.1",
     ) -> None:
-        from gateway.network import parse_network
-
         self.config = config
         self.watchdog = Watchdog()
         self.chain = Chain(load_plugins(config), self.watchdog)
@@ -156,7 +160,7 @@ class Assembly:
         self.spool.open()
         self.dispatcher.adopt(self.spool.shards)
         self._server = await asyncio.get_running_loop().create_server(
-            functools.partial(Reception, self.listener),
+            self.make_session,
             self._host,
             0,
             ssl=self.listener.tls if self._implicit else None,
@@ -180,6 +184,10 @@ class Assembly:
         await self.spool.drain()
         self.spool.close()
         await until(lambda: not self.listener.sessions, "the sessions to end")
+
+    def make_session(self) -> Reception:
+        """A session for a connection that has just come."""
+        return Reception(self.listener)
 
     def rows(self, **selection: Any) -> list[Row]:
         """What is in the queue."""

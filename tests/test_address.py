@@ -98,7 +98,7 @@ def test_path(text: str, address: str, rest: str) -> None:
     ],
 )
 def test_path_that_is_refused(text: str) -> None:
-    with pytest.raises(AddressSyntaxError, match="^the "):
+    with pytest.raises(AddressSyntaxError, match=r"^the "):
         parse_path(text)
 
 

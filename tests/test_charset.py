@@ -66,8 +66,26 @@ def test_japanese_round_trip(name: str, text: str) -> None:
 @given(
     st.lists(
         st.sampled_from(
-            [b"\x1b(B", b"\x1b(J", b"\x1b(I", b"\x1b$B", b"\x1b$@", b"\x1b$(D", b"\r\n", b"\n"]
-            + [b"!A", b"-!", b"0!", b"a", b"\\~", b"\x80", b"\x0e", b"\x1b", b" ", b"!"]
+            [
+                b"\x1b(B",
+                b"\x1b(J",
+                b"\x1b(I",
+                b"\x1b$B",
+                b"\x1b$@",
+                b"\x1b$(D",
+                b"\r\n",
+                b"\n",
+                b"!A",
+                b"-!",
+                b"0!",
+                b"a",
+                b"\\~",
+                b"\x80",
+                b"\x0e",
+                b"\x1b",
+                b" ",
+                b"!",
+            ]
         )
     )
 )

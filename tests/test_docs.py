@@ -1,0 +1,585 @@
+"""The documents: every example runs, every table is complete, every link leads somewhere.
+
+A block that cannot be run says so in the line before it, for the reader too: *Not tested here: …*
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import configparser
+import importlib
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from examples.demo.installation import Gateway
+from gateway import hooks
+from gateway.cli.command import gateway as command
+from gateway.config import load_config
+from gateway.entry import Rules
+from gateway.hooks import actions, spec
+from gateway.hooks.load import LoadedPlugin, load_plugins
+from gateway.schema import schema
+from gateway.testing import NextHop
+from gateway.users import hash_password, save_user
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "plugins/*/README.md", "bench/*.md", "examples/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+NOT_TESTED = re.compile(r"\*Not tested here: \S.*\*")
+UNCHECKED_LANGUAGES = {"text", "mermaid"}
+"""What is shown and not run: pictures, output, and what is typed into other programs."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document."""
+
+    document: Path
+    line: int
+    language: str
+    text: str
+    excused: bool
+
+    def __str__(self) -> str:
+        return f"{self.document.relative_to(ROOT)}:{self.line}"
+
+
+def _blocks(document: Path) -> Iterator[Block]:
+    lines = document.read_text().splitlines()
+    start: int | None = None
+    for number, line in enumerate(lines, 1):
+        if not line.lstrip().startswith("```"):
+            continue
+        if start is None:
+            start = number
+            continue
+        before = [text for text in lines[: start - 1] if text.strip()][-1:]
+        language = lines[start - 1].strip().removeprefix("```")
+        indent = len(lines[start - 1]) - len(lines[start - 1].lstrip())
+        text = "\n".join(line[indent:] for line in lines[start : number - 1]) + "\n"
+        excused = bool(before and NOT_TESTED.fullmatch(before[0]))
+        yield Block(document, start, language, text, excused)
+        start = None
+    assert start is None, f"{document}: a block does not end"
+
+
+BLOCKS = [block for document in DOCUMENTS for block in _blocks(document)]
+
+
+def _of(language: str) -> Any:
+    found = [block for block in BLOCKS if block.language == language and not block.excused]
+    return pytest.mark.parametrize("block", found, ids=str)
+
+
+def test_every_block_is_of_a_kind_that_is_tested_or_says_that_it_is_not() -> None:
+    tested = {"yaml", "python", "sh", "ini", "cf", "toml"} | UNCHECKED_LANGUAGES
+    odd = [f"{block}: {block.language}" for block in BLOCKS if block.language not in tested]
+    excused = [str(block) for block in BLOCKS if block.excused]
+    assert [text for text in odd if text.rpartition(":")[0] not in excused] == []
+
+
+# Configurations.
+
+LISTEN = "listen: [{address: '127.0.0.1:2525', allow: [127.0.0.0/8]}]\n"
+
+
+def _named_files() -> dict[str, str]:
+    """The Python blocks that say in their first line which file they are."""
+    named = {}
+    for block in BLOCKS:
+        match = re.match(r"# (\S+\.py)\n", block.text)
+        if block.language == "python" and match:
+            named[match[1]] = block.text
+    return named
+
+
+def _private_key(path: Path) -> rsa.RSAPrivateKey:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    path.parent.mkdir(exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return key
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every file that the configurations in the documents name."""
+    folder = tmp_path_factory.mktemp("site")
+    for name in ("s1", "e1", "example.org"):
+        _private_key(folder / "keys" / f"{name}.pem")
+    key = _private_key(folder / "tls" / "key.pem")
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gw.example.com")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "tls" / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    save_user(folder / "users.yaml", "shop", hash_password("secret"))
+    (folder / "suppressed.txt").write_text("gone@example.net\n")
+    (folder / "customers.db").touch()
+    for path, text in _named_files().items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text)
+    return folder
+
+
+def _load(folder: Path, text: str) -> list[LoadedPlugin]:
+    """Loads a configuration, or a part of one, with its plugins."""
+    if not re.search(r"^listen:", text, re.MULTILINE):
+        text = LISTEN + text
+    if not re.search(r"^streams:", text, re.MULTILINE):
+        text += "streams:\n  bulk: {when: {header: {Precedence: bulk}}}\n"
+        text += "  transactional: {when: {sender_domain: shop.example.com}}\n"
+    file = folder / "gateway.yaml"
+    file.write_text(text)
+    return load_plugins(load_config(file))
+
+
+@_of("yaml")
+def test_a_configuration_loads_with_its_plugins(block: Block, site: Path) -> None:
+    _load(site, block.text)
+
+
+def test_the_configuration_that_make_run_takes_loads() -> None:
+    load_plugins(load_config(ROOT / "gateway.yaml"))
+
+
+SECTIONS = (
+    *("top", "spool", "listen", "limits", "relay", "retry", "dns", "log", "streams"),
+    *("rules", "when"),
+)
+
+
+def rows(section: str) -> list[str]:
+    """The rows of a section's table in configuration.md, as the schema has them."""
+    whole = schema({})
+    definitions = whole["$defs"]
+    if section == "rules":
+        top = Rules.model_json_schema()
+        definitions = top["$defs"]
+    elif section == "when":
+        top = definitions["When"]
+    elif section == "top":
+        top = whole
+    else:
+        top = _referenced(whole["properties"][section], definitions)
+    return list(_rows(top, "", definitions, deep=section not in ("top", "rules", "streams")))
+
+
+def _referenced(shape: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The section that a key has as its value, in a list or not; empty if it has none."""
+    shapes = [shape, *shape.get("anyOf", [])]
+    shapes += [
+        inner
+        for one in shapes
+        for key in ("items", "additionalProperties")
+        if isinstance(inner := one.get(key), dict)
+    ]
+    for one in shapes:
+        if "$ref" in one:
+            found: dict[str, Any] = definitions[one["$ref"].rpartition("/")[2]]
+            return found
+    return {}
+
+
+def _rows(
+    shape: dict[str, Any], prefix: str, definitions: dict[str, Any], deep: bool
+) -> Iterator[str]:
+    for key, value in shape["properties"].items():
+        inner = _referenced(value, definitions)
+        description = value.get("description") or inner["description"].split("\n\n")[0]
+        required = key in shape.get("required", ())
+        yield f"| `{prefix}{key}` | {_default(value, required)} | {' '.join(description.split())} |"
+        if deep and inner:
+            yield from _rows(inner, f"{prefix}{key}.", definitions, deep)
+
+
+def _default(value: dict[str, Any], required: bool) -> str:
+    if required:
+        return "**needed**"
+    default = value.get("default")
+    if default in (None, []):
+        return ""
+    if isinstance(default, list):
+        return f"`[{', '.join(default)}]`"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_table_of_a_section_is_what_the_schema_says(section: str) -> None:
+    text = (ROOT / "docs/configuration.md").read_text()
+    title = {"top": "All sections", "rules": "plugins"}.get(section, section)
+    match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    found = [line for line in match[1].splitlines() if line.startswith("| `")]
+    assert found == rows(section)
+
+
+def test_every_section_of_the_configuration_is_described() -> None:
+    described = {*SECTIONS, "hostname", "workers", "shutdown_timeout", "plugins"}
+    assert set(schema({})["properties"]) <= described
+
+
+# Python.
+
+
+@_of("python")
+def test_python_code_compiles_and_what_it_imports_is_there(block: Block, site: Path) -> None:
+    tree = ast.parse(block.text, str(block))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if (site / "site" / f"{node.module}.py").exists():
+                continue
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{block}: {node.module}.{alias.name}"
+    if not re.match(r"# \S+\.py\n", block.text) and "smtplib" not in block.text:
+        exec(compile(tree, str(block), "exec"), {})
+
+
+def test_every_plugin_that_is_shown_is_used_in_a_configuration() -> None:
+    configurations = "".join(block.text for block in BLOCKS if block.language == "yaml")
+    plugins = [name for name in _named_files() if "/test_" not in name]
+    assert plugins
+    for name in plugins:
+        assert f"./{name}:" in configurations
+
+
+def test_the_test_that_is_shown_passes_and_can_fail(site: Path, tmp_path: Path) -> None:
+    def run(folder: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_footer.py"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    result = run(site / "site")
+    assert result.returncode == 0, result.stdout
+    assert "1 passed" in result.stdout
+    broken = (site / "site/footer.py").read_text().replace("+= f", "= f")
+    (tmp_path / "footer.py").write_text(broken)
+    (tmp_path / "test_footer.py").write_text((site / "site/test_footer.py").read_text())
+    assert run(tmp_path).returncode == 1
+
+
+def _shown(language: str, document: str, containing: str) -> str:
+    (block,) = [
+        block.text
+        for block in BLOCKS
+        if block.language == language
+        and block.document == ROOT / document
+        and containing in block.text
+    ]
+    return block
+
+
+async def test_the_first_plugin_works_in_a_gateway_and_so_does_the_client(site: Path) -> None:
+    """The YAML and the plugin of plugins.md, and the client of the README, all as they stand."""
+    configuration = _shown("yaml", "docs/plugins.md", "footer.py")
+    client = _shown("python", "README.md", "smtplib")
+    async with NextHop() as receiver:
+        file = site / "footer.yaml"
+        file.write_text(
+            configuration.replace("127.0.0.1:2600", receiver.address).replace(":2525", ":0")
+            + f"spool: {{path: {site / 'spool'}}}\nworkers: 1\n"
+        )
+        async with Gateway(file) as running:
+            code = client.replace("2525", str(running.port))
+            await asyncio.to_thread(exec, compile(code, "README.md", "exec"), {})
+            (message,) = await receiver.wait(1)
+    assert message.sender == "shop@example.com"
+    assert message.recipients[0][0] == "ada@example.net"
+    assert message.content.endswith(
+        b"\r\n\r\nThank you!\r\n\r\n-- \r\nExample Inc., 1 Example Street\r\n"
+    )
+
+
+async def test_the_plugin_that_asks_a_database_holds_mail(site: Path, tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "customers.db") as database:
+        database.execute("CREATE TABLE watch (address TEXT)")
+        database.execute("INSERT INTO watch VALUES ('eve@example.net')")
+    database.close()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/contact.py").write_text(_named_files()["site/contact.py"])
+    (plugin,) = _load(tmp_path, _shown("yaml", "docs/plugins.md", "contact.py"))
+    assert plugin.entry.on_error == "quarantine"
+    assert plugin.entry.timeout == 5.0
+    for address, answer in (
+        ("ada@example.net", None),
+        ("eve@example.net", hooks.Quarantine("a recipient is on the watch list")),
+    ):
+        message = hooks.Message("ID1", "shop@example.com", hooks.Client("127.0.0.1"))
+        message.add_recipient(address)
+        assert await plugin.hooks["message"](message) == answer
+
+
+# Plugins: the reference.
+
+_PARTS = ("Runs", "May change", "Returns", "Failure")
+
+
+def hook_table() -> list[str]:
+    """The overview of the hooks in plugins.md, as `STAGES` has them."""
+    lines = ["| hook | may answer | may be async |", "| --- | --- | --- |"]
+    for name, stage in spec.STAGES.items():
+        answers = ", ".join(one.__name__ for one in stage.answers if one is not object)
+        anchor = re.sub(r"[^a-z0-9_ -]", "", _signature(name)).replace(" ", "-")
+        yes = "yes" if stage.may_be_async else "no"
+        lines.append(f"| [`{_signature(name)}`](#{anchor}) | {answers} | {yes} |")
+    return lines
+
+
+def _signature(name: str) -> str:
+    return f"{name}({', '.join(inspect.signature(getattr(spec, name)).parameters)})"
+
+
+def hook_sections() -> dict[str, str]:
+    """The text of each hook in plugins.md, as its docstring has it."""
+    sections = {}
+    for name in spec.STAGES:
+        text = inspect.getdoc(getattr(spec, name))
+        assert text is not None
+        summary, _, details = text.partition("\n\n")
+        found = re.split(rf"\b({'|'.join(_PARTS)}): ", " ".join(details.split()))
+        assert found[0] == "", f"{name}: {found[0]}"
+        parts = dict(zip(found[1::2], found[2::2], strict=True))
+        assert {"Runs", "Returns"} <= set(parts), name
+        lines = [f"- **{part}**: {parts[part].strip()}" for part in _PARTS if part in parts]
+        sections[name] = "\n".join(
+            [f"### `{_signature(name)}`", "", " ".join(summary.split()), "", *lines]
+        )
+    return sections
+
+
+def test_the_overview_of_hooks_is_what_the_chain_enforces() -> None:
+    text = (ROOT / "docs/plugins.md").read_text()
+    assert "\n".join(hook_table()) in text
+
+
+@pytest.mark.parametrize("name", spec.STAGES)
+def test_a_hook_is_described_as_in_its_docstring(name: str) -> None:
+    text = (ROOT / "docs/plugins.md").read_text()
+    assert hook_sections()[name] in text
+
+
+def test_every_answer_is_described() -> None:
+    text = (ROOT / "docs/plugins.md").read_text()
+    for action in get_args(actions.Action):
+        (shown,) = re.findall(rf"^\| `({action.__name__}\(.*?\))` \|", text, re.MULTILINE)
+        seconds = 60.0
+        assert isinstance(eval(shown, {**vars(actions), "seconds": seconds}), action), shown
+
+
+def test_every_attribute_that_is_named_exists() -> None:
+    text = (ROOT / "docs/plugins.md").read_text()
+    message = hooks.Message("ID1", "shop@example.com", hooks.Client("127.0.0.1"))
+    message.content = b"Subject: Hi\r\n\r\nHello\r\n"
+    recipient = message.add_recipient("ada@example.net")
+    delivery = hooks.Delivery(
+        "ID1", message.sender, [recipient], message.client, "default", 0.0, 1, message.content
+    )
+    outcome = hooks.Outcome(hooks.Disposition.DELIVERED, 250, "2.0.0", "Ok", "dot")
+    given = {
+        "client": message.client,
+        "message": message,
+        "recipient": recipient,
+        "delivery": delivery,
+        "attempt": hooks.Attempt(delivery, recipient, None, None, outcome),
+    }
+    named = re.findall(rf"`({'|'.join(given)})\.([a-z_.]+)`", text)
+    assert len(named) > 15
+    for name, path in named:
+        found: Any = given[name]
+        for attribute in path.split("."):
+            assert hasattr(found, attribute), f"{name}.{path}"
+            found = getattr(found, attribute)
+    (part,) = message.text_parts()
+    (listed,) = re.findall(r"`message.text_parts` \|.*?each has (.*) \|", text)
+    for attribute in re.findall(r"`(\w+)`", listed):
+        assert hasattr(part, attribute)
+
+
+@_of("toml")
+def test_the_entry_point_of_a_package_is_in_our_group(block: Block) -> None:
+    from gateway.hooks.reference import GROUP
+
+    assert list(tomllib.loads(block.text)["project"]["entry-points"]) == [GROUP]
+
+
+# Commands.
+
+
+def _commands() -> Iterator[tuple[str, str]]:
+    """Every `gateway …` and `make …` in a shell block or in running text, and where it stands."""
+    for block in BLOCKS:
+        if block.language in ("sh", "text"):
+            for offset, line in enumerate(block.text.splitlines(), 1):
+                for part in line.partition(" #")[0].split(" && "):
+                    place = f"{block.document.relative_to(ROOT)}:{block.line + offset}"
+                    yield place, part.partition(" > ")[0].strip()
+        elif block.language == "ini":
+            start = re.search(r"^ExecStart=\S*/(gateway .*)$", block.text, re.MULTILINE)
+            if start:
+                yield str(block), start[1]
+    for document in DOCUMENTS:
+        for number, line in enumerate(document.read_text().splitlines(), 1):
+            for code in re.findall(r"`([^`]+)`", line):
+                yield f"{document.relative_to(ROOT)}:{number}", code
+
+
+GATEWAY_COMMANDS = [
+    pytest.param(line, id=f"{place} {line}")
+    for place, line in _commands()
+    if line.startswith("gateway ") and not line.endswith("…")
+]
+MAKE_TARGETS = [
+    pytest.param(line.split()[1], id=f"{place} {line}")
+    for place, line in _commands()
+    if re.fullmatch(r"make [a-z]+( .*)?", line)
+]
+
+
+@pytest.mark.parametrize("line", GATEWAY_COMMANDS)
+def test_a_command_exists_with_its_options(line: str) -> None:
+    words = shlex.split(line)[1:]
+    found: click.Command = command
+    context = click.Context(command, info_name="gateway")
+    while isinstance(found, click.Group) and words:
+        name = words.pop(0)
+        inner = found.get_command(context, name)
+        assert inner is not None, f"there is no command {name}"
+        found = inner
+        context = click.Context(found, context, info_name=name)
+    if words:
+        found.make_context(found.name, words, parent=context.parent)
+
+
+@pytest.mark.parametrize("target", MAKE_TARGETS)
+def test_a_make_target_exists(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_every_command_is_described_somewhere() -> None:
+    text = "".join(document.read_text() for document in DOCUMENTS)
+    queue = command.commands["queue"]
+    assert isinstance(queue, click.Group)
+    for name in (*command.commands, *(f"queue {name}" for name in queue.commands)):
+        assert re.search(rf"gateway {name}\b", text), f"gateway {name}"
+
+
+@_of("ini")
+def test_a_unit_file_starts_and_stops_the_gateway_in_its_time(block: Block) -> None:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string(block.text)
+    service = parser["Service"]
+    assert service["Type"] == "notify"
+    assert "HUP" in service["ExecReload"]
+    config = schema({})["properties"]
+    assert config["shutdown_timeout"]["default"] == "30s"
+    assert int(service["TimeoutStopSec"]) > 35
+
+
+@_of("cf")
+def test_postfix_knows_the_settings(
+    block: Block, tmp_path: Path, debian_program: Callable[[str], Path]
+) -> None:
+    postconf = debian_program("postfix").with_name("postconf")
+    services = re.search(r"^\S+\s+inet\s", block.text, re.MULTILINE)
+    (tmp_path / "main.cf").write_text("" if services else block.text)
+    (tmp_path / "master.cf").write_text(block.text if services else "")
+    result = subprocess.run(
+        [postconf, "-c", tmp_path, "-Mf" if services else "-n"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert result.stderr == ""
+    for value in re.findall(r"= ?(\S.*)$", block.text, re.MULTILINE):
+        assert value in result.stdout
+
+
+# Replies, links.
+
+
+def test_the_replies_that_are_explained_are_replies_of_the_gateway() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    sources = [
+        (ROOT / "gateway" / name).read_text()
+        for name in ("session.py", "reception.py", "ingress.py", "content.py", "esmtp.py")
+    ] + [(ROOT / "gateway/hooks/chain.py").read_text()]
+    said = re.sub(r"\{self\.limits\.hops\}", "50", "\n".join(sources))
+    replies = re.findall(r"^\| `([45]\d\d) ([45]\.\d\.\d) (.*?)` \|", text, re.MULTILINE)
+    assert len(replies) > 15
+    for code, status, words in replies:
+        if f"{code} {status} {words}" not in said:
+            # Put together from parts.
+            assert words in said, words
+            assert f'"{status}"' in said or f"{code} {status} {{" in said, f"{code} {status}"
+
+
+def _anchors(document: Path) -> set[str]:
+    found = set()
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        plain = re.sub(r"[^\w\- ]", "", title.lower())
+        found.add(plain.replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), f"{document.name}: {target}"
+        if anchor:
+            assert anchor in _anchors(file), f"{document.name}: {target}"
+
+
+def test_every_document_is_linked_from_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    for document in DOCUMENTS:
+        name = str(document.relative_to(ROOT))
+        assert name == "README.md" or f"({name})" in text, name
