@@ -110,6 +110,11 @@ class Child:
         """Waits for the end of the process and says how it ended."""
         return describe_exit(await asyncio.shield(self.exited))
 
+    def reopen_log(self) -> None:
+        """Asks it to open its log file anew (SIGUSR1), which one that still starts does anyway."""
+        if self.alive and self._failure.done():
+            self._process.send_signal(signal.SIGUSR1)
+
     def terminate(self) -> None:
         """Asks it to finish what it holds and to end (SIGTERM)."""
         self._process.send_signal(signal.SIGTERM)

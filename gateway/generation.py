@@ -126,6 +126,11 @@ class Generation:
         await asyncio.gather(*ends)
         os.close(self._config_fd)
 
+    def reopen_logs(self) -> None:
+        """Asks all children to open their log files anew."""
+        for child in self._children.values():
+            child.reopen_log()
+
     def kill(self) -> None:
         """Ends all children at once."""
         for child in self._children.values():

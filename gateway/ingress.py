@@ -97,12 +97,13 @@ class Ingress:
         trace = received_field(
             client, self.hostname, message.id, only.address if only else None, now
         )
-        message.content = trace + content
+        message.receive(trace + content)
         if len(message.headers.fields("Received")) > self.limits.hops:
             return f"554 5.4.6 More than {self.limits.hops} hops: a mail loop"
         if message.stream == transaction.stream:
             # No hook has chosen another one; an earlier stream may ask for a header.
             message.stream = self.streams.classify(message, headers_known=True)
+        body = message.body
         filtered = await self.chain.message(message)
         if isinstance(filtered, Reject | Tempfail):
             log.info("%s: message refused: %s %s", message.id, filtered.code, filtered.text)
@@ -116,7 +117,7 @@ class Ingress:
             copies = []
         for copy in copies:
             copy.held = copy.held or transaction.hold
-            problem = self._flaw_of_plugins(copy) if self._may_change else None
+            problem = self._flaw_of_plugins(copy, body) if self._may_change else None
             if problem is not None:
                 log.error("%s: plugins made a message that cannot go out: %s", message.id, problem)
                 return "451 4.3.0 The mail cannot be handled now, please try again later"
@@ -127,14 +128,16 @@ class Ingress:
         self.accepted += 1
         return f"250 2.0.0 Ok: queued as {message.id}"
 
-    def _flaw_of_plugins(self, copy: Copy) -> str | None:
+    def _flaw_of_plugins(self, copy: Copy, body: bytes) -> str | None:
+        """What plugins did that cannot go out; `body` is what came, and was checked then."""
         message = copy.message
         if not _is_path(message.sender):
             return f"the address {message.sender!r}"
         for recipient in message.recipients:
             if not domain_of(recipient.address) or not _is_path(recipient.address):
                 return f"the address {recipient.address!r}"
-        return flaw(message.content, self.limits.line_length)
+        changed = message.headers.raw if message.body is body else message.content
+        return flaw(changed, self.limits.line_length)
 
     async def _commit(
         self,

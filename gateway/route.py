@@ -201,10 +201,9 @@ class Resolver:
         try:
             found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            failure: NoSuchDomainError | ResolutionError = ResolutionError(f"{name}: {error}")
-            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
-                failure = NoSuchDomainError(name)
-            return _Answer(loop.time() + self._failure_ttl, error=failure)
+            # The system does not say reliably whether a name does not exist or cannot be found now.
+            reason = f"{name}: {error}"
+            return _Answer(loop.time() + self._failure_ttl, error=ResolutionError(reason))
         addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
         in_order = sorted(addresses, key=lambda address: ":" not in address)
         return _Answer(loop.time() + self._min_ttl, tuple((0, address) for address in in_order))

@@ -65,6 +65,14 @@ class Listener:
     sessions: set[Session] = field(default_factory=set)
     stopping: bool = False
 
+    def dismiss_silent(self, now: float) -> None:
+        """Ends the sessions that have been silent for too long; `now` is on the loop's clock.
+
+        One look at all of them now and then costs less than a timer for each command.
+        """
+        for session in [late for late in self.sessions if now > late.deadline]:
+            session.dismiss("421 4.4.2 Timeout, closing the connection")
+
     def may_relay(self, client: Client) -> bool:
         """Whether a client may send to any domain: it is in an allowed network, or logged in."""
         return client.user is not None or client.address in self.allow
@@ -94,16 +102,23 @@ class _Peer:
     __slots__ = ("peer",)
 
 
+class _NoTimer:
+    """Stands in for aiosmtpd's timer: `Listener.dismiss_silent` does its work."""
+
+    def cancel(self) -> None:
+        """Nothing to cancel."""
+
+
 class Session(SMTP):
     """One client's connection.
 
-    aiosmtpd gives the connection's life and its timeout; the commands are ours. Its constructor
+    aiosmtpd gives the connection's life; the commands are ours. Its constructor
     looks through the class and its handler for each connection (0.3 ms), so it is not called.
     """
 
     _original_transport = None
     _tls_protocol = None
-    _timeout_handle = None
+    _timeout_handle: Any = _NoTimer()
     session = None
     transport: asyncio.Transport | None = None
 
@@ -115,7 +130,7 @@ class Session(SMTP):
         self.listener = listener
         self.ingress = listener.ingress
         self.limits = listener.ingress.limits
-        self._timeout_duration = self.limits.command_timeout
+        self.deadline = 0.0
         self.client = Client("")
         self.transaction: Transaction | None = None
         self._errors = 0
@@ -144,8 +159,8 @@ class Session(SMTP):
     def _set_rset_state(self) -> None:
         self.transaction = None
 
-    def _timeout_cb(self) -> None:
-        self.dismiss("421 4.4.2 Timeout, closing the connection")
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        self.deadline = self.loop.time() + (duration or self.limits.command_timeout)
 
     def say(self, reply: str) -> None:
         """Writes a reply."""

@@ -50,6 +50,7 @@ def check_command(config_path: Path) -> list[str]:
 class Supervisor:
     """Runs the gateway that `gateway.yaml` describes, until SIGTERM or SIGINT.
 
+    SIGUSR1 makes all processes open their log files anew, after `reopen_log` did so for this one.
     SIGHUP reads the file again: if it and all new processes are good they take over, and the old
     ones finish what they hold; otherwise everything stays as it is and the log says why. A second
     SIGINT does not wait for anything. `command` and `check` give the programs of a role and of the
@@ -64,11 +65,13 @@ class Supervisor:
         check: Callable[[Path], Sequence[str]] = check_command,
         timing: Timing | None = None,
         environ: Mapping[str, str] | None = None,
+        reopen_log: Callable[[], None] = lambda: None,
     ) -> None:
         self._config_path = config_path.absolute()
         self._command = command
         self._check = check
         self._timing = timing or Timing()
+        self._reopen_log = reopen_log
         environ = os.environ if environ is None else environ
         self._notifier = Notifier(environ.get("NOTIFY_SOCKET"))
         self._watchdog = watchdog_interval(environ)
@@ -81,8 +84,8 @@ class Supervisor:
         """Runs until a signal ends it.
 
         Returns:
-            The exit status: 0 after an orderly end; 1 if it could not start (the log says why) or
-            was interrupted twice.
+            The exit status: 0 after an orderly end; 2 if the configuration is wrong and 1 if it
+            could not start for another reason (the log says why) or was interrupted twice.
         """
         return asyncio.run(self._run())
 
@@ -94,6 +97,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self._stop_wanted.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen_logs)
         self._parent_fd, lifeline = os.pipe()
         try:
             tasks = [asyncio.create_task(self._serve()), asyncio.create_task(self._feed_watchdog())]
@@ -111,11 +115,18 @@ class Supervisor:
             self._sockets.trim((), 0)
             await asyncio.gather(*map(self._begin_end, list(self._generations)))
             _log.info("stopped")
+            if any(isinstance(error, CheckError) for error in failed):
+                return 2
             return 1 if failed or self._hurry else 0
         finally:
             self._sockets.trim((), 0)
             os.close(self._parent_fd)
             os.close(lifeline)
+
+    def _reopen_logs(self) -> None:
+        self._reopen_log()
+        for generation in self._generations:
+            generation.reopen_logs()
 
     def _interrupt(self) -> None:
         if self._stop_wanted.is_set():

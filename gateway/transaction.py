@@ -47,7 +47,7 @@ async def transact(
     connection.transactions += 1
     replies = await _commands(connection, envelope, timeouts)
     if not replies:
-        return lost(connection.lost or "no RSET", "mail", connection.relay)
+        return lost(connection.lost, "mail", connection.relay)
     if code_of(replies[0]) // 100 != 2:
         refused = _refused(connection, replies[0], "mail")
         if refused.code == 421 or refused.code // 100 not in (4, 5):

@@ -13,7 +13,7 @@ _BASE64_LINE = 76
 _LONGEST_LINE = 998
 
 _QP_BROKEN = re.compile(rb"=(?![0-9A-Fa-f]{2}|[ \t]*+(?:\r\n|\Z))")
-_QP_PADDING = re.compile(rb"[ \t]++(?=\r\n|\Z)")
+_QP_PADDING = re.compile(rb"(?<![ \t])[ \t]++(?=\r\n|\Z)")
 _QP_TOKEN = re.compile(rb"\r\n|(?P<plain>(?:[!-<>-~]|[ \t](?!\r\n|\Z))++)|.", re.DOTALL)
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]++")
 
@@ -216,8 +216,7 @@ def _splice_base64(content: bytes, data: bytes, splices: Sequence[Splice]) -> by
     )
     line_end = content.find(b"\r\n", place)
     rest = (line_end if line_end >= 0 else len(content)) - place
-    begins_line = content[:place].endswith(b"\r\n")
-    joint = b"\r\n" if column and (begins_line or column + rest > width) else b""
+    joint = b"\r\n" if column and column + rest > width else b""
     return head + middle + joint + content[place:]
 
 

@@ -166,7 +166,14 @@ class Assembly:
             ssl=self.listener.tls if self._implicit else None,
         )
         self.port = self._server.sockets[0].getsockname()[1]
+        self._housekeeping = asyncio.create_task(self._dismiss_silent())
         return self
+
+    async def _dismiss_silent(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(0.05)
+            self.listener.dismiss_silent(loop.time())
 
     async def __aexit__(
         self,
@@ -176,6 +183,7 @@ class Assembly:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        self._housekeeping.cancel()
         for session in list(self.listener.sessions):
             session.dismiss("421 4.3.2 The test is over")
         await self.dispatcher.stop(0.0)

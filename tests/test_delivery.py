@@ -775,10 +775,12 @@ async def test_the_source_is_where_the_connection_comes_from() -> None:
         await _send(connections, hop, source=Source("127.0.0.5", "five.example.com"))
         await _send(connections, hop, source=Source("127.0.0.6", "six.example.com"))
         await _send(connections, hop, source=Source("127.0.0.5", "five.example.com"))
+        await _send(connections, hop, source=Source("127.0.0.5", "other.example.com"))
         assert [(m.peer, m.helo, m.connection) for m in hop.messages] == [
             ("127.0.0.5", "five.example.com", 1),
             ("127.0.0.6", "six.example.com", 2),
             ("127.0.0.5", "five.example.com", 1),
+            ("127.0.0.5", "other.example.com", 3),
         ]
 
 
@@ -844,6 +846,13 @@ async def test_a_route_does_not_use_connections_to_other_hops_of_its_site() -> N
         await _send(connections, _route(two, one))
         assert (len(one.messages), len(two.messages)) == (1, 2)
         assert (one.connections, two.connections) == (1, 1)
+
+
+async def test_an_idle_connection_to_a_later_hop_is_better_than_a_new_one() -> None:
+    async with NextHop() as one, NextHop() as two, _connections() as connections:
+        await _send(connections, _route(two))
+        await _send(connections, _route(one, two))
+        assert (one.connections, two.connections, len(two.messages)) == (0, 1, 2)
 
 
 async def test_messages_per_connection() -> None:

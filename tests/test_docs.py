@@ -46,7 +46,7 @@ DOCUMENTS = sorted(
 )
 
 NOT_TESTED = re.compile(r"\*Not tested here: \S.*\*")
-UNCHECKED_LANGUAGES = {"text", "mermaid"}
+UNCHECKED_LANGUAGES = {"", "text", "mermaid"}
 """What is shown and not run: pictures, output, and what is typed into other programs."""
 
 
@@ -86,7 +86,7 @@ def _blocks(document: Path) -> Iterator[Block]:
 BLOCKS = [block for document in DOCUMENTS for block in _blocks(document)]
 
 
-def _of(language: str) -> Any:
+def _of(language: str) -> pytest.MarkDecorator:
     found = [block for block in BLOCKS if block.language == language and not block.excused]
     return pytest.mark.parametrize("block", found, ids=str)
 
@@ -134,10 +134,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("s1", "e1", "example.org"):
         _private_key(folder / "keys" / f"{name}.pem")
     key = _private_key(folder / "tls" / "key.pem")
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gw.example.com")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gw.example.com")])
     now = datetime.now(UTC)
     certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
         .not_valid_before(now)
         .not_valid_after(now + timedelta(days=1))
         .sign(key, hashes.SHA256())
@@ -449,7 +449,7 @@ def test_the_entry_point_of_a_package_is_in_our_group(block: Block) -> None:
 def _commands() -> Iterator[tuple[str, str]]:
     """Every `gateway …` and `make …` in a shell block or in running text, and where it stands."""
     for block in BLOCKS:
-        if block.language in ("sh", "text"):
+        if block.language in ("sh", "text", ""):
             for offset, line in enumerate(block.text.splitlines(), 1):
                 for part in line.partition(" #")[0].split(" && "):
                     place = f"{block.document.relative_to(ROOT)}:{block.line + offset}"

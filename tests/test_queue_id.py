@@ -31,7 +31,9 @@ def test_ids_grow_even_when_the_clock_stands_or_goes_back() -> None:
         last = number
 
 
-@pytest.mark.parametrize("text", ["", "short", "ILOUILOUILOUI", "Z" * 13, "0" * 12, "日本語日本語日本語日本語日"])
+@pytest.mark.parametrize(
+    "text", ["", "short", "ILOUILOUILOUI", "Z" * 13, "0" * 12, "日本語日本語日本語日本語日"]
+)
 def test_no_queue_id(text: str) -> None:
     with pytest.raises(ValueError, match="no queue id"):
         queue_id.from_text(text)

@@ -164,6 +164,7 @@ async def test_a_null_mx_beside_another_one_does_not_count() -> None:
         {"MX": Failure.SERVFAIL, "A": ["192.0.2.1"]},
         {"A": Failure.SERVFAIL},
         {"AAAA": Failure.SILENCE},
+        {"AAAA": Failure.NXDOMAIN, "A": Failure.SERVFAIL},
     ],
 )
 async def test_no_answer_for_now_is_no_failure(zone: Records | Failure) -> None:
@@ -229,6 +230,11 @@ async def test_localhost_is_what_the_system_says(tmp_path: Path) -> None:
     assert await resolver.addresses("localhost")
 
 
+async def test_a_name_that_the_system_cannot_find() -> None:
+    with pytest.raises(ResolutionError, match="no-such-host"):
+        await Resolver([NOWHERE]).addresses("no-such-host")
+
+
 async def test_the_hosts_file_comes_first_and_is_read_again(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("10.0.0.9 Relay.example r # a comment\n::9 relay.example\nnonsense\n#1 x\n")
@@ -292,6 +298,26 @@ async def test_answers_are_forgotten_in_time(before: Records | Failure, seen: ob
         server.zones["e.example"] = {"MX": ["10 new.example."]}
         assert await _until_changed(resolver, "e.example", first) == [(10, "new.example")]
         assert server.queries["e.example", "MX"] == 2
+
+
+async def test_the_oldest_answers_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.route._NAMES_IN_CACHE", 2)
+    async with FakeDns({}) as server:
+        router = Router((), Resolver([server.address]))
+        for domain in (
+            "a.example",
+            "b.example",
+            "c.example",
+            "c.example",
+            "b.example",
+            "a.example",
+        ):
+            await router.route(domain)
+        assert server.queries == {
+            ("a.example", "MX"): 2,
+            ("b.example", "MX"): 1,
+            ("c.example", "MX"): 1,
+        }
 
 
 async def test_a_ttl_of_zero_is_still_kept_for_a_while() -> None:

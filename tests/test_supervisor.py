@@ -82,7 +82,8 @@ async def main():
         os._exit(5)
     if behaviour == "stall":
         await asyncio.sleep(0.1)
-        (base / "behaviour").write_text("{}")
+        (base / "calm").write_text("{}")
+        (base / "calm").rename(base / "behaviour")
         time.sleep(1000)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([stopping, attending], return_when=asyncio.FIRST_COMPLETED)
@@ -382,7 +383,7 @@ def test_a_bad_configuration_is_not_started(gateway: Gateway, more: str, lines: 
         gateway.timing["check"] = 0.5
     gateway.configure(2, more)
     gateway.start()
-    assert gateway.wait() == 1
+    assert gateway.wait() == 2
     for line in lines:
         assert line in gateway.output
     assert gateway.notes("start") == []
@@ -391,7 +392,7 @@ def test_a_bad_configuration_is_not_started(gateway: Gateway, more: str, lines: 
 def test_a_missing_configuration_is_told(gateway: Gateway) -> None:
     (gateway.folder / "gateway.yaml").unlink()
     gateway.start()
-    assert gateway.wait() == 1
+    assert gateway.wait() == 2
     assert "gateway.yaml: no such file" in gateway.output
 
 

@@ -106,7 +106,7 @@ def quoted_printable(octets: bytes, width: int) -> bytes:
     return b"\r\n".join(out)
 
 
-@settings(max_examples=5000)
+@settings(max_examples=300)
 @given(edits())
 @example(("utf-8", "quoted-printable", "a b\nc", b"a b\r\nc", [(3, 3, ""), (2, 3, "")]))
 @example(("utf-8", "quoted-printable", "x" * 76 + "\n", b"x" * 76 + b"\r\n", [(76, 76, "y")]))
@@ -205,6 +205,26 @@ def test_base64_joins_again_after_whole_groups() -> None:
     assert base64.b64decode(made.body) == data.replace(b"number 020", b"number 123020")
     assert made.body.endswith(octets[-400:])
     assert all(len(line) <= 76 for line in made.body.split(b"\r\n"))
+
+
+def test_quoted_printable_without_a_last_line_end_gets_a_soft_one() -> None:
+    for last in ("y", "="):
+        made, part = single(b"x", "utf-8", "quoted-printable")
+        for length in range(70, 78):
+            part.text = "x" * length + last
+            assert part.text == "x" * length + last
+            lines = made.body.split(b"\r\n")
+            assert lines.pop() == b""
+            assert all(line.endswith(b"=") and len(line) <= 76 for line in lines)
+    assert transfer_encoding.end_softly(b"x" * 75) == b"x" * 75 + b"=\r\n"
+    assert transfer_encoding.end_softly(b"x" * 76) == b"x" * 75 + b"=\r\nx=\r\n"
+    assert transfer_encoding.end_softly(b"x" * 73 + b"=3D") == b"x" * 73 + b"=\r\n=3D=\r\n"
+
+
+def test_iso_2022_jp_that_did_not_shift_back_does_so_after_an_edit() -> None:
+    made, part = single(b"\x1b$BF|", "iso-2022-jp", "7bit")
+    part.text += "本"
+    assert made.body == b"\x1b$BF|K\\\x1b(B\r\n"
 
 
 def test_lone_cr_inside_of_base64_stays() -> None:

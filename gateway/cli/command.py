@@ -33,10 +33,11 @@ def run(path: Path) -> None:
     """Run the gateway until SIGTERM or Ctrl-C.
 
     SIGHUP reloads the configuration: new processes take over, the old ones finish what they hold.
+    SIGUSR1 opens the log file anew, after it was rotated.
     """
     config = load(path)
-    setup_log(config.log, config.hostname, "supervisor")
-    sys.exit(Supervisor(path).run())
+    handler = setup_log(config.log, config.hostname, "supervisor")
+    sys.exit(Supervisor(path, reopen_log=handler.reopen).run())
 
 
 @gateway.command()

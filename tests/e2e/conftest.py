@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import smtplib
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -250,7 +252,6 @@ class Sink:
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         user = ["-u", "nobody"] if os.getuid() == 0 else []
-        # It ignores what comes after NUL in its patterns; %H%M%S makes a name for each message.
         self._process = subprocess.Popen(
             [str(program), *user, "-d", "m.%M%S.", self.address, "4000"],
             cwd=folder,
@@ -281,13 +282,11 @@ class Sink:
 
 
 @pytest.fixture
-def sink(tmp_path_factory: pytest.TempPathFactory, debian_program: Any) -> Iterator[Sink]:
+def sink(debian_program: Callable[[str], Path]) -> Iterator[Sink]:
     """A running smtp-sink."""
     # Not below the folder of the test, which the user nobody may not enter.
-    folder = tmp_path_factory.mktemp("sink")
-    for parent in (folder, *folder.parents):
-        if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):  # noqa: S108
-            parent.chmod(parent.stat().st_mode | 0o711)
+    folder = Path(tempfile.mkdtemp(prefix="sink-"))
     sink = Sink(debian_program("smtp-sink"), folder)
     yield sink
     sink.stop()
+    shutil.rmtree(folder)

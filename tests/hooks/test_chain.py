@@ -1,0 +1,436 @@
+"""The chain: order, conditions, what answers mean, and every way for a plugin to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.attempt import Attempt, Delivery, Disposition, Hop, Outcome, Route, Source
+from gateway.events import Event
+from gateway.hooks.actions import Accept, Delay, Quarantine, Reject, Tempfail
+from gateway.hooks.chain import FAULT_DELAY, TEMPFAIL, Chain, Filtered
+from gateway.hooks.load import load_plugins
+from gateway.hooks.plugin import Login
+from gateway.hooks.watchdog import Watchdog
+from gateway.message import Client, Message, Recipient
+from tests.assembly import configure, write_plugin
+
+CONTENT = b"Subject: test\r\nFrom: a@example.com\r\n\r\nHello\r\n"
+
+
+@pytest.fixture
+def watchdog() -> Iterator[Watchdog]:
+    watchdog = Watchdog()
+    watchdog.start()
+    yield watchdog
+    watchdog.stop()
+
+
+class Site:
+    """A folder with plugins, from which chains are made."""
+
+    def __init__(self, folder: Path, watchdog: Watchdog) -> None:
+        self._folder = folder
+        self._watchdog = watchdog
+        self._entries: list[str] = []
+
+    def plugin(self, body: str, rules: str = "") -> None:
+        """Adds a plugin with these hooks; `rules` is the rest of its entry in the YAML."""
+        name = f"p{len(self._entries)}"
+        self._entries.append(f"  - {write_plugin(self._folder, name, body)}: {{{rules}}}")
+
+    def chain(self, more: str = "") -> Chain:
+        """The chain of all plugins so far."""
+        text = "\n".join([more, "plugins:", *self._entries])
+        return Chain(load_plugins(configure(self._folder, text)), self._watchdog)
+
+
+@pytest.fixture
+def site(tmp_path: Path, watchdog: Watchdog) -> Site:
+    return Site(tmp_path, watchdog)
+
+
+def _message(*recipients: str, content: bytes = CONTENT) -> Message:
+    message = Message("0", "a@example.com", Client("127.0.0.1"))
+    message.content = content
+    for address in recipients or ("b@example.net",):
+        message.add_recipient(address)
+    return message
+
+
+def _delivery(*recipients: str) -> Delivery:
+    return Delivery(
+        message_id="0",
+        sender="a@example.com",
+        recipients=[Recipient(address) for address in recipients or ("b@example.net",)],
+        client=Client("127.0.0.1"),
+        stream="default",
+        received=0.0,
+        attempts=0,
+        content=CONTENT,
+    )
+
+
+async def _filtered(chain: Chain, message: Message) -> Filtered:
+    filtered = await chain.message(message)
+    assert isinstance(filtered, Filtered)
+    return filtered
+
+
+def _hook(name: str, line: str) -> str:
+    subject = {"reply": "attempt", "observe": "events", "auth": "login", "rcpt": "recipient"}
+    subject |= dict.fromkeys(("mail", "message", "seal"), "message")
+    subject |= dict.fromkeys(("route", "admit", "source"), "delivery")
+    subject |= dict.fromkeys(("connect", "helo"), "client")
+    return f"@hookimpl\ndef {name}(self, {subject[name]}):\n    {line}"
+
+
+# Order and conditions.
+
+
+async def test_hooks_run_in_the_order_of_the_file_async_or_not(site: Site) -> None:
+    for number in range(4):
+        line = f"message.headers.add('X-Order', '{number}')"
+        kind = "async def" if number % 2 else "def"
+        wait = "await asyncio.sleep(0.01)\n    " if number % 2 else ""
+        site.plugin(f"@hookimpl\n{kind} message(self, message):\n    {wait}{line}")
+    (copy,) = (await _filtered(site.chain(), _message())).copies
+    assert copy.message.headers.get_all("X-Order") == ["0", "1", "2", "3"]
+
+
+async def test_the_first_answer_ends_the_stage(site: Site) -> None:
+    site.plugin(_hook("connect", "return None"))
+    site.plugin(_hook("connect", "return Accept()"))
+    site.plugin(_hook("connect", "return Reject('never asked')"))
+    assert await site.chain().connect(Client("127.0.0.1")) == Accept()
+
+
+async def test_each_smtp_stage_passes_on_its_answer(site: Site) -> None:
+    for name in ("connect", "helo", "auth", "mail", "rcpt"):
+        site.plugin(_hook(name, f"return Tempfail('{name}')"))
+    chain = site.chain()
+    client, message = Client("127.0.0.1"), _message()
+    assert await chain.connect(client) == Tempfail("connect")
+    assert await chain.helo(client) == Tempfail("helo")
+    assert await chain.auth(Login(client, "PLAIN", "u", "p")) == Tempfail("auth")
+    assert await chain.mail(message) == Tempfail("mail")
+    assert await chain.rcpt(Recipient("b@example.net", message=message)) == Tempfail("rcpt")
+
+
+async def test_a_message_that_is_refused_sees_no_later_plugin(site: Site) -> None:
+    site.plugin(_hook("message", "return Reject('No', 554, '5.7.1')"))
+    site.plugin(_hook("message", "Site.seen = True"))
+    chain = site.chain()
+    assert await chain.message(_message()) == Reject("No", 554, "5.7.1")
+    assert chain.steps["message"][1].calls == 0
+
+
+async def test_conditions_on_client_sender_and_header(site: Site) -> None:
+    when = "when: {client: 10.0.0.0/8, sender: 'a@*', header: {Subject: '*test*'}}"
+    site.plugin(_hook("message", "message.headers.add('X-Seen', 'yes')"), when)
+    chain = site.chain()
+    for address, expected in (("10.1.2.3", ["yes"]), ("127.0.0.1", [])):
+        message = _message()
+        message.client = Client(address)
+        (copy,) = (await _filtered(chain, message)).copies
+        assert copy.message.headers.get_all("X-Seen") == expected
+
+
+async def test_a_condition_on_recipients_parts_a_message(site: Site) -> None:
+    mark = "message.headers.add('X-Seen', str(len(message.recipients)))"
+    site.plugin(_hook("message", mark), "when: {recipient_domain: example.net}")
+    recipients = ("b@example.net", "c@example.org", "d@EXAMPLE.net")
+    filtered = await _filtered(site.chain(), _message(*recipients))
+    found = {
+        tuple(recipient.address for recipient in copy.message.recipients): copy.message.headers.get(
+            "X-Seen"
+        )
+        for copy in filtered.copies
+    }
+    assert found == {("b@example.net", "d@EXAMPLE.net"): "2", ("c@example.org",): None}
+    assert all(copy.message.content.endswith(b"\r\n\r\nHello\r\n") for copy in filtered.copies)
+
+
+async def test_per_recipient_work_parts_a_message(site: Site) -> None:
+    body = "per_recipient = True\n" + _hook(
+        "message", "(one,) = message.recipients; message.headers.add('X-For', one.address)"
+    )
+    site.plugin(body, "when: {recipient_domain: [example.net, example.com]}")
+    site.plugin(_hook("message", "message.headers.add('X-All', 'yes')"))
+    recipients = ("b@example.net", "c@example.org", "d@example.com", "e@example.org")
+    filtered = await _filtered(site.chain(), _message(*recipients))
+    found = {
+        tuple(recipient.address for recipient in copy.message.recipients): copy.message.headers.get(
+            "X-For"
+        )
+        for copy in filtered.copies
+    }
+    assert found == {
+        ("b@example.net",): "b@example.net",
+        ("d@example.com",): "d@example.com",
+        ("c@example.org", "e@example.org"): None,
+    }
+    assert all(copy.message.headers.get("X-All") == "yes" for copy in filtered.copies)
+
+
+# What answers mean.
+
+
+async def test_discard_is_for_those_that_the_plugin_saw(site: Site) -> None:
+    site.plugin(_hook("message", "return Discard('gone')"), "when: {recipient: 'b@*'}")
+    filtered = await _filtered(site.chain(), _message("b@example.net", "c@example.net"))
+    assert [(r.address, reason) for r, reason in filtered.discarded] == [("b@example.net", "gone")]
+    (copy,) = filtered.copies
+    assert [r.address for r in copy.message.recipients] == ["c@example.net"]
+
+
+async def test_quarantine_and_delay_do_not_end_the_stage(site: Site) -> None:
+    site.plugin(_hook("message", "return Quarantine('look at this')"))
+    site.plugin(_hook("message", "return Delay(60)"))
+    site.plugin(_hook("message", "return Delay(30)"))
+    site.plugin(_hook("message", "return Quarantine('second')"))
+    site.plugin(_hook("message", "message.headers.add('X-Last', 'yes')"))
+    (copy,) = (await _filtered(site.chain(), _message())).copies
+    assert (copy.held, copy.delay) == ("look at this", 60)
+    assert copy.message.headers.get("X-Last") == "yes"
+
+
+async def test_a_plugin_takes_all_recipients_away(site: Site) -> None:
+    body = "for recipient in list(message.recipients): message.remove_recipient(recipient)"
+    site.plugin(_hook("message", body))
+    site.plugin(_hook("message", "raise AssertionError('nobody is left')"))
+    filtered = await _filtered(site.chain(), _message())
+    assert (filtered.copies, filtered.discarded) == ([], [])
+
+
+async def test_seal_comes_last_for_each_copy_and_may_only_prepend(site: Site) -> None:
+    site.plugin(_hook("seal", "message.headers.prepend('X-Seal', message.headers.get('X-For'))"))
+    site.plugin(
+        "per_recipient = True\n"
+        + _hook("message", "message.headers.add('X-For', message.recipients[0].address)")
+    )
+    filtered = await _filtered(site.chain(), _message("b@example.net", "c@example.net"))
+    for copy in filtered.copies:
+        (recipient,) = copy.message.recipients
+        assert copy.message.content.startswith(f"X-Seal: {recipient.address}\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "message.headers.add('X', 'y')",
+        "message.headers.change('Subject', 'y')",
+        "message.headers.delete('Subject')",
+        "message.body = b'new'",
+        "message.content = b'new'",
+        "message.sender = 'evil@example.com'",
+        "message.add_recipient('evil@example.com')",
+        "message.text_parts()[0].text = 'new'",
+    ],
+)
+async def test_seal_changes_nothing_else(site: Site, line: str) -> None:
+    site.plugin(_hook("seal", line))
+    message = _message()
+    assert await site.chain().message(message) == TEMPFAIL
+    assert message.content == CONTENT
+
+
+@pytest.mark.parametrize("answer", [Reject("No"), Tempfail("Later")])
+async def test_seal_may_refuse(site: Site, answer: Reject | Tempfail) -> None:
+    site.plugin(_hook("seal", f"return {type(answer).__name__}('{answer.text}')"))
+    assert await site.chain().message(_message()) == answer
+
+
+async def test_seal_may_hold(site: Site) -> None:
+    site.plugin(_hook("seal", "return Quarantine('no key')"))
+    (copy,) = (await _filtered(site.chain(), _message())).copies
+    assert copy.held == "no key"
+
+
+# Before and after an attempt.
+
+
+async def test_what_delivery_hooks_answer(site: Site) -> None:
+    site.plugin(_hook("route", "return Route((Hop('mx.example.net'),), 'site')"))
+    site.plugin(_hook("admit", "return Delay(5, 'slowly')"))
+    site.plugin(_hook("source", "return Source('127.0.0.2', 'two.example.com')"))
+    site.plugin(_hook("reply", "return Outcome(Disposition.FAILED, 550, '5.1.1', 'never', 'site')"))
+    chain = site.chain()
+    delivery = _delivery()
+    assert await chain.route(delivery) == Route((Hop("mx.example.net"),), "site")
+    assert chain.admit(delivery) == Delay(5, "slowly")
+    assert chain.source(delivery) == Source("127.0.0.2", "two.example.com")
+    (recipient,) = delivery.recipients
+    deferred = Outcome(Disposition.DEFERRED, 450, "4.2.0", "later", "rcpt")
+    answer = chain.reply(Attempt(delivery, recipient, None, None, deferred))
+    assert answer == Outcome(Disposition.FAILED, 550, "5.1.1", "never", "site")
+    # What was delivered stays delivered.
+    delivered = Outcome(Disposition.DELIVERED, 250, "2.0.0", "Ok", "dot")
+    assert chain.reply(Attempt(delivery, recipient, None, None, delivered)) == delivered
+    assert chain.steps["reply"][0].faults == 1
+
+
+@pytest.mark.parametrize("hook", ["route", "admit", "source"])
+async def test_a_failure_before_an_attempt(site: Site, hook: str) -> None:
+    for rules in ("on_error: skip", "on_error: tempfail"):
+        site.plugin(_hook(hook, "raise RuntimeError('broken')"), rules)
+    chain = site.chain()
+    answer: Any = getattr(chain, hook)(_delivery())
+    if hook == "route":
+        answer = await answer
+    assert answer == Delay(FAULT_DELAY, f"plugin p1 failed in {hook}: raised RuntimeError: broken")
+    assert [step.faults for step in chain.steps[hook]] == [1, 1]
+
+
+@pytest.mark.parametrize("hook", ["route", "admit", "source"])
+async def test_a_failure_before_an_attempt_may_hold(site: Site, hook: str) -> None:
+    site.plugin(_hook(hook, "raise RuntimeError('broken')"), "on_error: quarantine")
+    answer: Any = getattr(site.chain(), hook)(_delivery())
+    if hook == "route":
+        answer = await answer
+    assert isinstance(answer, Quarantine)
+
+
+def test_a_failure_in_reply(site: Site) -> None:
+    site.plugin(_hook("reply", "raise RuntimeError('broken')"))
+    site.plugin(_hook("reply", "raise RuntimeError('broken')"), "on_error: quarantine")
+    chain = site.chain()
+    delivery = _delivery()
+    deferred = Outcome(Disposition.DEFERRED, 450, "4.2.0", "later", "rcpt")
+    delivered = Outcome(Disposition.DELIVERED, 250, "2.0.0", "Ok", "dot")
+    assert isinstance(
+        chain.reply(Attempt(delivery, delivery.recipients[0], None, None, deferred)), Quarantine
+    )
+    attempt = Attempt(delivery, delivery.recipients[0], None, None, delivered)
+    assert chain.reply(attempt) == delivered
+
+
+# Failures.
+
+FAILURES = {
+    "raising": "@hookimpl\ndef {0}(self, {1}):\n    raise RuntimeError('broken')",
+    "raising async": "@hookimpl\nasync def {0}(self, {1}):\n    raise RuntimeError('broken')",
+    "junk": "@hookimpl\ndef {0}(self, {1}):\n    return 'junk'",
+    "another stage's": "@hookimpl\ndef {0}(self, {1}):\n    return Delay(1) if '{0}' != 'message'"
+    " else Accept()",
+    "async junk": "@hookimpl\nasync def {0}(self, {1}):\n    return True",
+    "class": "@hookimpl\ndef {0}(self, {1}):\n    return Reject",
+    "busy": "@hookimpl\ndef {0}(self, {1}):\n    while True: pass",
+    "asleep": "@hookimpl\ndef {0}(self, {1}):\n    time.sleep(60)",
+    "async busy": "@hookimpl\nasync def {0}(self, {1}):\n    while True: pass",
+    "async asleep": "@hookimpl\nasync def {0}(self, {1}):\n    await asyncio.sleep(60)",
+    "async time.sleep": "@hookimpl\nasync def {0}(self, {1}):\n    time.sleep(60)",
+    "catching": "@hookimpl\ndef {0}(self, {1}):\n    try:\n        time.sleep(60)\n"
+    "    except Exception:\n        return None",
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("on_error", ["tempfail", "skip", "quarantine"])
+async def test_a_message_hook_that_fails(site: Site, failure: str, on_error: str) -> None:
+    change = "    message.headers.add('X-Bad', 'x'); message.body = b'bad'; message.sender = ''\n"
+    change += "    message.add_recipient('bad@example.com'); message.notes['bad'] = 'x'\n"
+    body = FAILURES[failure].format("message", "message").replace("):\n", f"):\n{change}", 1)
+    site.plugin(body, f"on_error: {on_error}, timeout: 200ms")
+    site.plugin(_hook("message", "message.headers.prepend('X-Later', 'yes')"))
+    chain = site.chain()
+    message = _message()
+    started = time.monotonic()
+    answer = await chain.message(message)
+    assert time.monotonic() - started < 30
+    assert chain.steps["message"][0].faults == 1
+    if on_error == "tempfail":
+        assert answer == TEMPFAIL
+        return
+    # What it did before it failed is undone, and the others still see the message.
+    assert isinstance(answer, Filtered)
+    (copy,) = answer.copies
+    assert copy.message.content == b"X-Later: yes\r\n" + CONTENT
+    assert (copy.message.sender, copy.message.notes) == ("a@example.com", {})
+    assert [recipient.address for recipient in copy.message.recipients] == ["b@example.net"]
+    assert (copy.held is None) == (on_error == "skip")
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("stage", ["mail", "connect"])
+async def test_an_early_hook_that_fails(site: Site, failure: str, stage: str) -> None:
+    subject = {"mail": "message", "connect": "client"}[stage]
+    body = FAILURES[failure].format(stage, subject)
+    site.plugin(body, "on_error: skip, timeout: 200ms")
+    chain = site.chain()
+    message = _message()
+    of: Any = message if stage == "mail" else message.client
+    assert await getattr(chain, stage)(of) is None
+    site.plugin(body, "timeout: 200ms")
+    assert await getattr(site.chain(), stage)(of) == TEMPFAIL
+    site.plugin(body, "on_error: quarantine, timeout: 200ms")
+    site._entries[:-1] = []
+    answer = await getattr(site.chain(), stage)(of)
+    assert isinstance(answer, Quarantine) if stage == "mail" else answer == TEMPFAIL
+
+
+@pytest.mark.parametrize("failure", ["raising", "junk", "busy"])
+async def test_a_seal_hook_that_fails(site: Site, failure: str) -> None:
+    body = FAILURES[failure].format("seal", "message")
+    site.plugin(body, "on_error: skip, timeout: 200ms")
+    site.plugin(body, "on_error: quarantine, timeout: 200ms")
+    site.plugin(_hook("seal", "message.headers.prepend('X-Seal', 'yes')"))
+    (copy,) = (await _filtered(site.chain(), _message())).copies
+    assert copy.message.content == b"X-Seal: yes\r\n" + CONTENT
+    assert copy.held is not None
+    assert copy.held.startswith("plugin p1 failed in seal")
+    site.plugin(body, "timeout: 200ms")
+    assert await site.chain().message(_message()) == TEMPFAIL
+
+
+async def test_a_failure_is_logged_with_the_plugin_and_the_traceback(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.plugin(_hook("message", "raise RuntimeError('broken here')"))
+    site.plugin(_hook("seal", "return 5"))
+    with caplog.at_level(logging.ERROR):
+        await site.chain().message(_message())
+    (record,) = caplog.records
+    expected = "plugin p0 failed in message: raised RuntimeError: broken here (on_error: tempfail)"
+    assert record.getMessage() == expected
+    assert record.exc_info
+
+
+async def test_other_mail_goes_on_while_an_async_hook_waits(site: Site) -> None:
+    site.plugin("@hookimpl\nasync def message(self, message):\n    await asyncio.sleep(60)")
+    chain = site.chain()
+    slow = asyncio.create_task(chain.message(_message()))
+    await asyncio.sleep(0)
+    assert await chain.connect(Client("127.0.0.1")) is None
+    slow.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await slow
+    assert chain.steps["message"][0].faults == 0
+
+
+async def test_observers(site: Site) -> None:
+    for rules in ("on_error: skip", "on_error: tempfail", "on_error: quarantine"):
+        site.plugin(_hook("observe", "raise RuntimeError('broken')"), rules)
+    site.plugin(_hook("observe", "assert events[0].type == 'accepted'"))
+    chain = site.chain()
+    events = [Event("accepted", 0.0, "1")]
+    results = [await chain.observe(step, events) for step in chain.steps["observe"]]
+    assert results == [True, False, False, True]
+
+
+async def test_time_and_calls_are_counted(site: Site) -> None:
+    site.plugin(_hook("message", "time.sleep(0.01)"))
+    site.plugin("@hookimpl\nasync def message(self, message):\n    await asyncio.sleep(0.01)")
+    chain = site.chain()
+    for _ in range(2):
+        await chain.message(_message())
+    for step in chain.steps["message"]:
+        assert step.calls == 2
+        assert step.seconds >= 0.02
+        assert step.faults == 0

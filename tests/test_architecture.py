@@ -1,0 +1,400 @@
+"""The structure of the code, held by a walk over its imports.
+
+`LAYERS` is the table to learn it from: a module imports from its own layer and from those above it
+in the table, never from one below. A name stands for a module, or for a package with all that is
+not listed elsewhere.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+LAYERS: Mapping[str, str] = {
+    "octets and text": """
+        jis charset transfer_encoding encoded_word
+        address network quantity queue_id reply explanation
+    """,
+    "a message": """
+        headers mime text_part body message
+        content esmtp
+    """,
+    "what becomes of it": """
+        attempt events hooks.actions
+        schedule bounce queue_entry lane
+    """,
+    "what plugins are written against": """
+        hooks.plugin hooks.spec hooks.paths hooks.condition hooks
+    """,
+    "configuration": """
+        yaml_document validation endpoint entry config schema users
+    """,
+    "log and control of a process": """
+        log_line log notify control process
+    """,
+    "the plugin chain": """
+        hooks.reference hooks.load hooks.lifecycle hooks.watchdog hooks.chain
+    """,
+    "the queue on disk": """
+        shard_file shard spool placement outbox
+    """,
+    "the way to the next hop": """
+        route connection transaction delivery
+    """,
+    "mail on its way": """
+        settle dispatch ingress session reception queue
+    """,
+    "processes": """
+        worker service child listen generation supervisor
+    """,
+    "commands, and what tests are made with": """
+        cli.options cli.plugins cli.queue cli.command cli __main__
+        testing.dns testing.nexthop testing
+    """,
+}
+
+LIBRARIES: Mapping[str, str] = {
+    "aiosmtpd": "session testing",
+    "aiosmtplib": "connection delivery transaction",
+    "apsw": "shard_file shard outbox queue worker",
+    "argon2": "users",
+    "click": "cli",
+    "dns": "route testing",
+    "pluggy": "hooks",
+    "uvloop": "worker",
+    "yaml": "yaml_document users",
+}
+"""The only places, modules or packages, of libraries that have a place of their own."""
+
+PURE = """
+    jis charset transfer_encoding encoded_word
+    address quantity queue_id reply explanation
+    headers mime text_part body message
+    content esmtp
+    attempt events hooks.actions
+    schedule bounce queue_entry lane placement
+"""
+"""Modules without I/O, which take the time as an argument. Who claims to be pure must be here."""
+
+HANDED_IN = {
+    ("gateway.placement", "gateway.hooks.chain"),
+    ("gateway.placement", "gateway.shard"),
+}
+"""Imports by a pure module of a class of one that is not, whose objects it is given."""
+
+TYPES_BACK = {("gateway.queue_entry", "gateway.shard")}
+"""Imports from a lower layer that only type checkers see."""
+
+IMPURE = {
+    *("asyncio", "concurrent", "fcntl", "logging", "os", "pathlib", "random", "secrets", "select"),
+    *("signal", "socket", "ssl", "subprocess", "tempfile", "threading", "time", "urllib.request"),
+}
+
+MEANINGLESS = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
+
+MAX_LINES = 450
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; `checking` where only type checkers see it."""
+
+    module: str
+    checking: bool
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of ours, by its dotted name."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+
+    @property
+    def imports(self) -> set[Import]:
+        """Everything that it imports, anywhere in it."""
+        return set(imports_of(self.tree))
+
+
+def imports_of(tree: ast.Module) -> Iterator[Import]:
+    """Every import, with `from package import module` as the module."""
+    checking = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [_module(f"{node.module}.{alias.name}") for alias in node.names]
+        yield from (Import(name, id(node) in checking) for name in names)
+
+
+def _module(dotted: str) -> str:
+    """The module that `from a.b import c` needs: a.b.c if that is one of ours, otherwise a.b."""
+    path = ROOT / dotted.replace(".", "/")
+    if path.with_suffix(".py").exists() or (path / "__init__.py").exists():
+        return dotted
+    return dotted.rpartition(".")[0]
+
+
+def _modules(package: str) -> dict[str, Module]:
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = Module(name, path, ast.parse(path.read_text(), str(path)))
+    return found
+
+
+GATEWAY = _modules("gateway")
+PLUGINS = _modules("plugins")
+OURS = {**GATEWAY, **PLUGINS}
+
+LISTED = {
+    f"gateway.{name}": number
+    for number, names in enumerate(LAYERS.values())
+    for name in names.split()
+}
+
+
+def _listed(module: str) -> str:
+    """The name in `LAYERS` that a module goes by: its own, or that of the nearest package."""
+    while module not in LISTED and module:
+        module = module.rpartition(".")[0]
+    return module
+
+
+LAYER_OF = {name: LISTED[_listed(name)] for name in GATEWAY if _listed(name)}
+
+
+def _within(module: str, places: str) -> bool:
+    full = [f"gateway.{place}" for place in places.split()]
+    return any(module == place or module.startswith(f"{place}.") for place in full)
+
+
+def test_every_form_of_import_is_seen() -> None:
+    source = """
+import os, gateway.mime as m
+from gateway import queue_id, __version__
+from gateway.hooks import spec
+def f():
+    import click
+if TYPE_CHECKING:
+    from gateway.hooks.plugin import Context
+"""
+    assert set(imports_of(ast.parse(source))) == {
+        Import("os", False),
+        Import("gateway.mime", False),
+        Import("gateway.queue_id", False),
+        Import("gateway", False),
+        Import("gateway.hooks.spec", False),
+        Import("click", False),
+        Import("gateway.hooks.plugin", True),
+    }
+
+
+def test_every_module_has_one_layer() -> None:
+    names = [name for names in LAYERS.values() for name in names.split()]
+    assert sorted(names) == sorted(set(names))
+    assert set(GATEWAY) - set(LAYER_OF) == {"gateway"}
+    assert {_listed(name) for name in LAYER_OF} == set(LISTED)
+
+
+def _arrows(checking: bool = False) -> list[tuple[str, str]]:
+    return [
+        (module.name, one.module)
+        for module in GATEWAY.values()
+        for one in module.imports
+        if one.module in LAYER_OF and one.checking is checking
+    ]
+
+
+def _back(arrows: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(source, target) for source, target in arrows if LAYER_OF[source] < LAYER_OF[target]]
+
+
+def test_imports_point_one_way() -> None:
+    layers = list(LAYERS)
+    assert [
+        f"{source} ({layers[LAYER_OF[source]]}) imports {target} ({layers[LAYER_OF[target]]})"
+        for source, target in _back(_arrows())
+    ] == []
+
+
+def test_type_checkers_see_few_arrows_that_point_back() -> None:
+    assert set(_back(_arrows(checking=True))) == TYPES_BACK
+
+
+def test_imports_make_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for source, target in _arrows():
+        graph.setdefault(source, set()).add(target)
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_gateway_knows_no_plugin() -> None:
+    assert [
+        f"{module.name} imports {one.module}"
+        for module in GATEWAY.values()
+        for one in module.imports
+        if one.module.partition(".")[0] in ("plugins", "tests", "bench", "examples")
+    ] == []
+
+
+def test_plugins_use_the_public_interface_only() -> None:
+    refused = []
+    for module in PLUGINS.values():
+        own = ".".join(module.name.split(".")[:2])
+        for one in module.imports:
+            root = one.module.partition(".")[0]
+            if root == "gateway":
+                allowed = one.module == "gateway.hooks" or one.module.startswith("gateway.hooks.")
+            elif root == "plugins":
+                allowed = one.module == own or one.module.startswith(f"{own}.")
+            else:
+                allowed = root not in ("tests", "bench", "examples")
+            if not allowed:
+                refused.append(f"{module.name} imports {one.module}")
+    assert refused == []
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_stays_in_its_place(library: str) -> None:
+    places = [
+        module.name
+        for module in GATEWAY.values()
+        if any(
+            one.module.partition(".")[0] == library and not one.checking for one in module.imports
+        )
+    ]
+    assert places, "it is not used at all"
+    assert [place for place in places if not _within(place, LIBRARIES[library])] == []
+
+
+def test_type_checkers_see_click_in_the_hook_specifications_only() -> None:
+    assert [
+        module.name
+        for module in OURS.values()
+        if Import("click", True) in module.imports and not _within(module.name, "cli")
+    ] == ["gateway.hooks.spec"]
+
+
+def test_every_library_is_a_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    packages = {
+        "aiosmtpd": "aiosmtpd",
+        "aiosmtplib": "aiosmtplib",
+        "apsw": "apsw",
+        "argon2": "argon2-cffi",
+        "click": "click",
+        "cryptography": "cryptography",
+        "dns": "dnspython",
+        "idna": "idna",
+        "pluggy": "pluggy",
+        "pydantic": "pydantic",
+        "pydantic_core": "pydantic",
+        "uvloop": "uvloop",
+        "yaml": "pyyaml",
+    }
+    used = {one.module.partition(".")[0] for module in OURS.values() for one in module.imports}
+    used -= {*sys.stdlib_module_names, "gateway", "plugins"}
+    assert used == set(packages)
+    required = {line.partition(">")[0] for line in project["dependencies"]}
+    assert {packages[name] for name in used} <= required
+
+
+def test_only_the_command_line_prints() -> None:
+    printing = []
+    for module in OURS.values():
+        for node in ast.walk(module.tree):
+            text = ast.unparse(node) if isinstance(node, ast.Attribute | ast.Call) else ""
+            if text.startswith("print(") or text in ("sys.stdout", "sys.stderr", "click.echo"):
+                printing.append(f"{module.name}:{getattr(node, 'lineno', 0)}")
+    assert [place for place in printing if not place.startswith("gateway.cli")] == []
+    assert printing, "the command line prints"
+
+
+def test_modules_that_claim_to_be_pure_are_listed() -> None:
+    claims = {
+        name.removeprefix("gateway.")
+        for name, module in GATEWAY.items()
+        if "Pure" in (ast.get_docstring(module.tree) or "")
+    }
+    assert claims
+    assert claims - set(PURE.split()) == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"gateway.{name}" for name in PURE.split()),
+        *(
+            name
+            for name, module in PLUGINS.items()
+            if "Pure" in (ast.get_docstring(module.tree) or "")
+        ),
+    ],
+)
+def test_a_pure_module_does_no_io_and_reads_no_clock(name: str) -> None:
+    module = OURS[name]
+    assert {one.module for one in module.imports} & IMPURE == set()
+    calls = [ast.unparse(node.func) for node in ast.walk(module.tree) if isinstance(node, ast.Call)]
+    assert [
+        call
+        for call in calls
+        if call in ("open", "input", "print")
+        or call.endswith(("datetime.now", "datetime.utcnow", "date.today"))
+    ] == []
+    impure = [
+        one.module
+        for one in module.imports
+        if one.module in GATEWAY
+        and one.module.removeprefix("gateway.") not in PURE.split()
+        and {inner.module for inner in GATEWAY[one.module].imports} & IMPURE
+        and not one.checking
+        and (name, one.module) not in HANDED_IN
+    ]
+    assert impure == []
+
+
+@pytest.mark.parametrize("folder", ["gateway", "plugins", "bench", "examples", "tests"])
+def test_modules_are_named_for_something(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*"):
+        assert path.stem.lower() not in MEANINGLESS, path
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_file_is_one_noun(name: str) -> None:
+    lines = len(OURS[name].path.read_text().splitlines())
+    assert lines <= MAX_LINES, f"{lines} lines: these are two nouns"
+
+
+def test_each_bundled_plugin_is_offered_like_anyone_elses_and_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    offered = project["entry-points"]["gateway.plugins"]
+    bundled = {name.split(".")[1] for name in PLUGINS if name.count(".") == 1}
+    assert set(offered) == bundled
+    for name, value in offered.items():
+        module, _, plugin_class = value.partition(":")
+        assert module == f"plugins.{name}"
+        names = [
+            node.name for node in ast.walk(PLUGINS[module].tree) if isinstance(node, ast.ClassDef)
+        ]
+        assert plugin_class in names
+        assert (ROOT / "plugins" / name / "README.md").exists()
