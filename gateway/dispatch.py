@@ -96,6 +96,7 @@ class Dispatcher:
         self._octets = 0
         self._runners: set[asyncio.Task[None]] = set()
         self._scanned: dict[Shard, float] = {}
+        self._withdrawn: set[tuple[int, int]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
@@ -228,10 +229,17 @@ class Dispatcher:
             self._timer = asyncio.get_running_loop().call_at(at, self._scan)
 
     def _scan(self) -> None:
-        """Finds lanes whose mail has become due, and when to look again."""
         self._timer = None
         if self._stopping:
             return
+        try:
+            self._look()
+        except Exception:
+            log.exception("the queue cannot be looked through")
+            self._wake(self._clock() + DEFECT_DELAY)
+
+    def _look(self) -> None:
+        """Finds lanes whose mail has become due, and when to look again."""
         now = self._clock()
         touched: set[tuple[str, int]] = set()
         following: list[float] = []
@@ -261,7 +269,8 @@ class Dispatcher:
             if free <= 0:
                 backlog = True
                 break
-            entries, more = shard.load(lane.name, priority, now, window.known, free)
+            known = window.known | self._withdrawn if self._withdrawn else window.known
+            entries, more = shard.load(lane.name, priority, now, known, free)
             backlog = backlog or more
             for loaded in entries:
                 for items in parts_of(loaded.items):
@@ -411,10 +420,13 @@ class Dispatcher:
                 busy |= rows & window.known
             if lane.is_empty:
                 del self._lanes[lane.name]
+        # On disk they are as they were until the change is written.
+        self._withdrawn |= rows - busy
         return busy
 
     def rescan(self) -> None:
         """Looks at the whole queue again, after a change by hand."""
+        self._withdrawn.clear()
         for shard in self._scanned:
             self._scanned[shard] = -1.0
         self._scan()

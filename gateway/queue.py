@@ -385,6 +385,7 @@ class QueueService:
         self._settler = settler
         self._ingress = ingress
         self._chain = chain
+        self._changing = asyncio.Lock()
 
     async def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
         """The reply to a request.
@@ -405,10 +406,13 @@ class QueueService:
         try:
             fields = dict(asked["selection"])
             selection = Selection(**{**fields, "ids": tuple(fields.get("ids", ()))})
-            done = await apply(shard, command, selection, self._dispatcher.withdraw)
+            async with self._changing:
+                try:
+                    done = await apply(shard, command, selection, self._dispatcher.withdraw)
+                finally:
+                    self._dispatcher.rescan()
         except (KeyError, TypeError, ValueError, SpoolError) as error:
             raise ControlError(str(error)) from error
-        self._dispatcher.rescan()
         return asdict(done)
 
     def _stats(self) -> dict[str, Any]:

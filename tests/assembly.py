@@ -36,6 +36,7 @@ DEADLINE = 60.0
 PLUGIN_HEAD = """
 from __future__ import annotations
 import asyncio, time
+from pathlib import Path
 from pydantic import BaseModel
 from gateway.hooks import *
 

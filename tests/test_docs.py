@@ -1,4 +1,4 @@
-"""The documents: every example runs, every table is complete, every link leads somewhere.
+"""The documents: every example runs, every command exists, every link leads somewhere.
 
 A block that cannot be run says so in the line before it, for the reader too: *Not tested here: …*
 """
@@ -9,9 +9,9 @@ import ast
 import asyncio
 import configparser
 import importlib
-import inspect
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import tomllib
@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, get_args
 
 import click
 import pytest
@@ -28,12 +27,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from examples.demo.installation import Gateway
-from gateway import hooks
+from gateway import __version__, hooks
 from gateway.cli.command import gateway as command
 from gateway.config import load_config
-from gateway.entry import Rules
-from gateway.hooks import actions, spec
 from gateway.hooks.load import LoadedPlugin, load_plugins
+from gateway.hooks.reference import GROUP
 from gateway.schema import schema
 from gateway.testing import NextHop
 from gateway.users import hash_password, save_user
@@ -173,82 +171,6 @@ def test_the_configuration_that_make_run_takes_loads() -> None:
     load_plugins(load_config(ROOT / "gateway.yaml"))
 
 
-SECTIONS = (
-    *("top", "spool", "listen", "limits", "relay", "retry", "dns", "log", "streams"),
-    *("rules", "when"),
-)
-
-
-def rows(section: str) -> list[str]:
-    """The rows of a section's table in configuration.md, as the schema has them."""
-    whole = schema({})
-    definitions = whole["$defs"]
-    if section == "rules":
-        top = Rules.model_json_schema()
-        definitions = top["$defs"]
-    elif section == "when":
-        top = definitions["When"]
-    elif section == "top":
-        top = whole
-    else:
-        top = _referenced(whole["properties"][section], definitions)
-    return list(_rows(top, "", definitions, deep=section not in ("top", "rules", "streams")))
-
-
-def _referenced(shape: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The section that a key has as its value, in a list or not; empty if it has none."""
-    shapes = [shape, *shape.get("anyOf", [])]
-    shapes += [
-        inner
-        for one in shapes
-        for key in ("items", "additionalProperties")
-        if isinstance(inner := one.get(key), dict)
-    ]
-    for one in shapes:
-        if "$ref" in one:
-            found: dict[str, Any] = definitions[one["$ref"].rpartition("/")[2]]
-            return found
-    return {}
-
-
-def _rows(
-    shape: dict[str, Any], prefix: str, definitions: dict[str, Any], deep: bool
-) -> Iterator[str]:
-    for key, value in shape["properties"].items():
-        inner = _referenced(value, definitions)
-        description = value.get("description") or inner["description"].split("\n\n")[0]
-        required = key in shape.get("required", ())
-        yield f"| `{prefix}{key}` | {_default(value, required)} | {' '.join(description.split())} |"
-        if deep and inner:
-            yield from _rows(inner, f"{prefix}{key}.", definitions, deep)
-
-
-def _default(value: dict[str, Any], required: bool) -> str:
-    if required:
-        return "**needed**"
-    default = value.get("default")
-    if default in (None, []):
-        return ""
-    if isinstance(default, list):
-        return f"`[{', '.join(default)}]`"
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-def test_the_table_of_a_section_is_what_the_schema_says(section: str) -> None:
-    text = (ROOT / "docs/configuration.md").read_text()
-    title = {"top": "All sections", "rules": "plugins"}.get(section, section)
-    match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert match is not None
-    found = [line for line in match[1].splitlines() if line.startswith("| `")]
-    assert found == rows(section)
-
-
-def test_every_section_of_the_configuration_is_described() -> None:
-    described = {*SECTIONS, "hostname", "workers", "shutdown_timeout", "plugins"}
-    assert set(schema({})["properties"]) <= described
-
-
 # Python.
 
 
@@ -330,8 +252,6 @@ async def test_the_first_plugin_works_in_a_gateway_and_so_does_the_client(site: 
 
 
 async def test_the_plugin_that_asks_a_database_holds_mail(site: Path, tmp_path: Path) -> None:
-    import sqlite3
-
     with sqlite3.connect(tmp_path / "customers.db") as database:
         database.execute("CREATE TABLE watch (address TEXT)")
         database.execute("INSERT INTO watch VALUES ('eve@example.net')")
@@ -350,96 +270,8 @@ async def test_the_plugin_that_asks_a_database_holds_mail(site: Path, tmp_path: 
         assert await plugin.hooks["message"](message) == answer
 
 
-# Plugins: the reference.
-
-_PARTS = ("Runs", "May change", "Returns", "Failure")
-
-
-def hook_table() -> list[str]:
-    """The overview of the hooks in plugins.md, as `STAGES` has them."""
-    lines = ["| hook | may answer | may be async |", "| --- | --- | --- |"]
-    for name, stage in spec.STAGES.items():
-        answers = ", ".join(one.__name__ for one in stage.answers if one is not object)
-        anchor = re.sub(r"[^a-z0-9_ -]", "", _signature(name)).replace(" ", "-")
-        yes = "yes" if stage.may_be_async else "no"
-        lines.append(f"| [`{_signature(name)}`](#{anchor}) | {answers} | {yes} |")
-    return lines
-
-
-def _signature(name: str) -> str:
-    return f"{name}({', '.join(inspect.signature(getattr(spec, name)).parameters)})"
-
-
-def hook_sections() -> dict[str, str]:
-    """The text of each hook in plugins.md, as its docstring has it."""
-    sections = {}
-    for name in spec.STAGES:
-        text = inspect.getdoc(getattr(spec, name))
-        assert text is not None
-        summary, _, details = text.partition("\n\n")
-        found = re.split(rf"\b({'|'.join(_PARTS)}): ", " ".join(details.split()))
-        assert found[0] == "", f"{name}: {found[0]}"
-        parts = dict(zip(found[1::2], found[2::2], strict=True))
-        assert {"Runs", "Returns"} <= set(parts), name
-        lines = [f"- **{part}**: {parts[part].strip()}" for part in _PARTS if part in parts]
-        sections[name] = "\n".join(
-            [f"### `{_signature(name)}`", "", " ".join(summary.split()), "", *lines]
-        )
-    return sections
-
-
-def test_the_overview_of_hooks_is_what_the_chain_enforces() -> None:
-    text = (ROOT / "docs/plugins.md").read_text()
-    assert "\n".join(hook_table()) in text
-
-
-@pytest.mark.parametrize("name", spec.STAGES)
-def test_a_hook_is_described_as_in_its_docstring(name: str) -> None:
-    text = (ROOT / "docs/plugins.md").read_text()
-    assert hook_sections()[name] in text
-
-
-def test_every_answer_is_described() -> None:
-    text = (ROOT / "docs/plugins.md").read_text()
-    for action in get_args(actions.Action):
-        (shown,) = re.findall(rf"^\| `({action.__name__}\(.*?\))` \|", text, re.MULTILINE)
-        seconds = 60.0
-        assert isinstance(eval(shown, {**vars(actions), "seconds": seconds}), action), shown
-
-
-def test_every_attribute_that_is_named_exists() -> None:
-    text = (ROOT / "docs/plugins.md").read_text()
-    message = hooks.Message("ID1", "shop@example.com", hooks.Client("127.0.0.1"))
-    message.content = b"Subject: Hi\r\n\r\nHello\r\n"
-    recipient = message.add_recipient("ada@example.net")
-    delivery = hooks.Delivery(
-        "ID1", message.sender, [recipient], message.client, "default", 0.0, 1, message.content
-    )
-    outcome = hooks.Outcome(hooks.Disposition.DELIVERED, 250, "2.0.0", "Ok", "dot")
-    given = {
-        "client": message.client,
-        "message": message,
-        "recipient": recipient,
-        "delivery": delivery,
-        "attempt": hooks.Attempt(delivery, recipient, None, None, outcome),
-    }
-    named = re.findall(rf"`({'|'.join(given)})\.([a-z_.]+)`", text)
-    assert len(named) > 15
-    for name, path in named:
-        found: Any = given[name]
-        for attribute in path.split("."):
-            assert hasattr(found, attribute), f"{name}.{path}"
-            found = getattr(found, attribute)
-    (part,) = message.text_parts()
-    (listed,) = re.findall(r"`message.text_parts` \|.*?each has (.*) \|", text)
-    for attribute in re.findall(r"`(\w+)`", listed):
-        assert hasattr(part, attribute)
-
-
 @_of("toml")
 def test_the_entry_point_of_a_package_is_in_our_group(block: Block) -> None:
-    from gateway.hooks.reference import GROUP
-
     assert list(tomllib.loads(block.text)["project"]["entry-points"]) == [GROUP]
 
 
@@ -517,6 +349,25 @@ def test_a_unit_file_starts_and_stops_the_gateway_in_its_time(block: Block) -> N
     assert int(service["TimeoutStopSec"]) > 35
 
 
+@_of("ini")
+def test_systemd_understands_a_unit_file(
+    block: Block, tmp_path: Path, debian_program: Callable[[str], Path]
+) -> None:
+    analyze = debian_program("systemd-analyze")
+    unit = tmp_path / "mail-gateway.service"
+    program = shlex.quote(str(Path(sys.executable).with_name("gateway")))
+    unit.write_text(block.text.replace("/opt/mail-gateway/.venv/bin/gateway", program))
+    result = subprocess.run(
+        [analyze, "verify", "--man=no", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    complaints = [line for line in result.stderr.splitlines() if unit.name in line]
+    assert (result.returncode, complaints) == (0, [])
+
+
 @_of("cf")
 def test_postfix_knows_the_settings(
     block: Block, tmp_path: Path, debian_program: Callable[[str], Path]
@@ -537,23 +388,7 @@ def test_postfix_knows_the_settings(
         assert value in result.stdout
 
 
-# Replies, links.
-
-
-def test_the_replies_that_are_explained_are_replies_of_the_gateway() -> None:
-    text = (ROOT / "docs/operations.md").read_text()
-    sources = [
-        (ROOT / "gateway" / name).read_text()
-        for name in ("session.py", "reception.py", "ingress.py", "content.py", "esmtp.py")
-    ] + [(ROOT / "gateway/hooks/chain.py").read_text()]
-    said = re.sub(r"\{self\.limits\.hops\}", "50", "\n".join(sources))
-    replies = re.findall(r"^\| `([45]\d\d) ([45]\.\d\.\d) (.*?)` \|", text, re.MULTILINE)
-    assert len(replies) > 15
-    for code, status, words in replies:
-        if f"{code} {status} {words}" not in said:
-            # Put together from parts.
-            assert words in said, words
-            assert f'"{status}"' in said or f"{code} {status} {{" in said, f"{code} {status}"
+# Links.
 
 
 def _anchors(document: Path) -> set[str]:
@@ -583,3 +418,17 @@ def test_every_document_is_linked_from_the_readme() -> None:
     for document in DOCUMENTS:
         name = str(document.relative_to(ROOT))
         assert name == "README.md" or f"({name})" in text, name
+
+
+def test_the_changes_begin_with_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    first = re.search(r"^## \[(.*?)\]", text, re.MULTILINE)
+    assert first is not None
+    assert first[1] == re.sub(r"\.dev\d*$", "", __version__)
+
+
+def test_there_is_something_to_test() -> None:
+    for kind in ("yaml", "python", "sh", "ini", "cf", "toml"):
+        assert any(block.language == kind and not block.excused for block in BLOCKS), kind
+    assert len(GATEWAY_COMMANDS) > 30
+    assert len(MAKE_TARGETS) > 5

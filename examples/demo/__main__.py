@@ -39,8 +39,8 @@ async def _run(cases: Sequence[Case]) -> int:
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    loop.add_signal_handler(signal.SIGHUP, task.cancel)
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(ending, task.cancel)
     with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
         async with NextHop() as receiver:
             key = make_site(Path(folder), receiver.address)

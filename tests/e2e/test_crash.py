@@ -60,6 +60,8 @@ class Load:
         while not (await reader.readuntil(b"\r\n")).startswith(b"250 "):
             pass
         for number in self._numbers:
+            if self.stopping:
+                return False
             name = str(number)
             self.unanswered.add(name)
             writer.write(
@@ -83,8 +85,10 @@ async def _under_load(load: Load) -> AsyncIterator[None]:
     running = asyncio.create_task(load.run())
     try:
         yield
-    finally:
         load.stopping = True
+        async with asyncio.timeout(DEADLINE):
+            await running
+    finally:
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
@@ -110,14 +114,12 @@ async def test_kill_of_everything_loses_nothing(make_gateway: MakeGateway, sink:
             await asyncio.to_thread(gateway.kill)
             await asyncio.to_thread(gateway.start)
         await _accepted(load, 4800)
-        async with asyncio.timeout(DEADLINE):
-            while len(load.accepted) + len(load.unanswered) < 5000:
-                await asyncio.sleep(0.01)
     await asyncio.to_thread(gateway.wait_empty)
     arrived = _arrived(sink)
     assert not load.accepted - set(arrived)
     assert set(arrived) <= load.accepted | load.unanswered
-    assert len(load.unanswered) <= 2 * 20
+    # A client whose worker is gone may meet the other one before that is killed, too.
+    assert len(load.unanswered) <= 2 * 2 * 20
     twice = {number for number, times in arrived.items() if times > 1}
     # Two kills, two workers; in each, twenty deliveries, and those that wait to be written down.
     assert len(twice) <= 2 * 2 * 20 * 4
@@ -130,15 +132,12 @@ async def test_kill_of_a_worker_is_a_matter_of_its_own(
     gateway = make_gateway(sink.address)
     await asyncio.to_thread(gateway.start)
     before = gateway.pids()
-    load = Load(gateway, 1500)
+    load = Load(gateway, 100_000)
     async with _under_load(load):
         await _accepted(load, 500)
         os.kill(before["worker 1"], signal.SIGKILL)
         await asyncio.to_thread(gateway.logged, "worker 1 runs again")
-        await _accepted(load, 1400)
-        async with asyncio.timeout(DEADLINE):
-            while len(load.accepted) + len(load.unanswered) < 1500:
-                await asyncio.sleep(0.01)
+        await _accepted(load, len(load.accepted) + 500)
     after = gateway.pids()
     assert after["worker 0"] == before["worker 0"]
     assert after["worker 1"] != before["worker 1"]
@@ -231,13 +230,14 @@ async def test_a_reload_loses_nothing_and_refuses_nobody(
     gateway.configure("plugins: [./v1.py]")
     await asyncio.to_thread(gateway.start)
     old = gateway.pids()
-    load = Load(gateway, 1200, clients=8)
+    load = Load(gateway, 100_000, clients=2)
     async with _under_load(load):
         await _accepted(load, 300)
         gateway.configure("plugins: [./v2.py]")
         gateway.signal(signal.SIGHUP)
         await asyncio.to_thread(gateway.logged, "ready: ", 2)
-        await _accepted(load, 1100)
+        # The old workers end the sessions that they still have.
+        await _accepted(load, len(load.accepted) + 200)
         # A file that is wrong changes nothing and says why.
         text = gateway.config.read_text()
         gateway.config.write_text(text.replace("v2.py", "v3.py").replace("workers:", "wrkers:"))
@@ -248,9 +248,6 @@ async def test_a_reload_loses_nothing_and_refuses_nobody(
         gateway.signal(signal.SIGHUP)
         await asyncio.to_thread(gateway.logged, "the reload changed nothing", 2)
         assert "v3.py" in gateway.log
-        async with asyncio.timeout(DEADLINE):
-            while len(load.accepted) + len(load.unanswered) < 1200:
-                await asyncio.sleep(0.01)
     until(lambda: not any(is_running(p) for n, p in old.items() if n != "supervisor"), "the old")
     await asyncio.to_thread(gateway.wait_empty)
     assert load.connect_errors == []
@@ -259,9 +256,9 @@ async def test_a_reload_loses_nothing_and_refuses_nobody(
     assert set(arrived) == load.accepted
     assert set(arrived.values()) == {1}
     assert set(sink.found(rb"X-Version: (\d)")) == {b"1", b"2"}
-    await asyncio.to_thread(gateway.submit, "number 5000")
-    until(lambda: "5000" in _arrived(sink), "the last message")
-    (last,) = [message for message in sink.messages() if b"number 5000" in message]
+    await asyncio.to_thread(gateway.submit, "number 100000")
+    until(lambda: "100000" in _arrived(sink), "the last message")
+    (last,) = [message for message in sink.messages() if b"number 100000" in message]
     assert b"X-Version: 2" in last
 
 
@@ -287,5 +284,5 @@ def test_a_wrong_plugin_is_refused_with_its_line(make_gateway: MakeGateway) -> N
     gateway = make_gateway(more="plugins:\n  - suppression: {adresses: []}")
     said = "gateway.yaml:8: plugins[0].suppression.adresses: unknown key"
     assert said in gateway.command("check", "-c", str(gateway.config), status=2)
-    assert said in gateway.command("run", "-c", str(gateway.config), status=1)
+    assert said in gateway.command("run", "-c", str(gateway.config), status=2)
     assert not gateway.spool.exists()

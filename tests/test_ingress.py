@@ -1,0 +1,233 @@
+"""From the last byte of a message to its place on disk: checks, chain, streams, replies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.testing import NextHop
+from tests.assembly import Assembly, below_trace, configure, until, write_plugin
+
+NOWHERE = "relay: {via: ['127.0.0.1:1']}"
+
+
+def _assembly(folder: Path, *hooks: str, more: str = "", rules: str = "") -> Assembly:
+    lines = [NOWHERE, more, "plugins:"]
+    for number, hook in enumerate(hooks):
+        lines.append(f"  - {write_plugin(folder, f'p{number}', hook)}: {{{rules}}}")
+    return Assembly(configure(folder, "\n".join(lines)))
+
+
+def _contents(gateway: Assembly) -> list[bytes]:
+    (shard,) = gateway.spool.shards
+    rows = shard.query("SELECT content FROM messages ORDER BY copy", ())
+    return [content for (content,) in rows]
+
+
+def _message_hook(line: str) -> str:
+    return f"@hookimpl\ndef message(self, message):\n    {line}"
+
+
+async def test_the_trace_field_names_a_single_recipient(tmp_path: Path) -> None:
+    async with _assembly(tmp_path) as gateway:
+        await gateway.submit("b@example.net")
+        await gateway.submit("b@example.net", "c@example.net")
+        one, two = _contents(gateway)
+        assert b"\r\n\tfor <b@example.net>;" in one
+        assert b"for <" not in two
+        assert below_trace(one) == below_trace(two) == b"Subject: test\r\n\r\nHello\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        ("return Reject('No spam', 554, '5.7.1')", "554 5.7.1 No spam"),
+        ("return Tempfail('Later', 452, '4.2.2')", "452 4.2.2 Later"),
+        ("raise RuntimeError", "451 4.3.0"),
+        ("message.body = b'bare\\nLF\\r\\n'", "451 4.3.0"),
+        ("message.body = b'x' * 999 + b'\\r\\n'", "451 4.3.0"),
+        ("message.recipients[0].address = 'b c@example.net'", "451 4.3.0"),
+        ("message.recipients[0].address = 'b@example.net> NOTIFY=NEVER'", "451 4.3.0"),
+        ("message.recipients[0].address = ''", "451 4.3.0"),
+        ("message.recipients[0].address = 'postmaster'", "451 4.3.0"),
+        ("message.sender = 'no address'", "451 4.3.0"),
+        ("message.sender = ''", "250 2.0.0"),
+        ("message.headers.add('X', 'y')", "250 2.0.0"),
+        ("return Discard('unwanted')", "250 2.0.0"),
+        ("message.remove_recipient(message.recipients[0])", "250 2.0.0"),
+        ("return Quarantine('look')", "250 2.0.0"),
+        ("return Delay(5)", "250 2.0.0"),
+    ],
+)
+async def test_what_a_plugin_does_is_what_the_client_hears(
+    tmp_path: Path, line: str, reply: str
+) -> None:
+    async with _assembly(tmp_path, _message_hook(line)) as gateway:
+        assert (await gateway.submit("b@example.net")).startswith(reply)
+        accepted = reply.startswith("250") and "Discard" not in line and "remove" not in line
+        assert len(gateway.rows()) == accepted
+        # Whatever it was, the session and the gateway go on.
+        assert (await gateway.submit("b@example.net")).startswith(reply)
+
+
+async def test_a_plugin_may_see_a_quoted_address(tmp_path: Path) -> None:
+    async with _assembly(tmp_path, _message_hook("pass")) as gateway:
+        assert (await gateway.submit('"b <c>"@example.net')).startswith("250")
+        (row,) = gateway.rows()
+        assert row.recipient == '"b <c>"@example.net'
+
+
+@pytest.mark.parametrize("hook", ["mail", "rcpt"])
+async def test_an_address_that_an_early_hook_breaks(tmp_path: Path, hook: str) -> None:
+    subject = {"mail": "message", "rcpt": "recipient"}[hook]
+    what = {"mail": "message.sender", "rcpt": "recipient.address"}[hook]
+    body = f"@hookimpl\ndef {hook}(self, {subject}):\n    {what} = 'a b@example.com'"
+    async with _assembly(tmp_path, body) as gateway:
+        assert (await gateway.submit("b@example.net")).startswith("451 4.3.0")
+        assert gateway.rows() == []
+
+
+async def test_seal_is_on_top_and_the_rest_as_it_came(tmp_path: Path) -> None:
+    seal = "@hookimpl\ndef seal(self, message):\n    message.headers.prepend('X-Seal', 'yes')"
+    content = b"Subject:  odd   spaces \r\nX: =?utf-8?q?a?=\r\n\tb\r\n\r\n\x80\xff .\r\n"
+    async with _assembly(tmp_path, seal) as gateway:
+        await gateway.submit("b@example.net", content=content)
+        (stored,) = _contents(gateway)
+        assert stored.startswith(b"X-Seal: yes\r\nReceived: from client.example.org")
+        assert below_trace(stored.removeprefix(b"X-Seal: yes\r\n")) == content
+
+
+async def test_copies_for_recipients(tmp_path: Path) -> None:
+    hook = "per_recipient = True\n" + _message_hook(
+        "message.headers.add('X-For', message.recipients[0].address)"
+    )
+    async with _assembly(tmp_path, hook) as gateway:
+        reply = await gateway.submit("b@example.net", "c@example.net")
+        rows = gateway.rows()
+        assert {row.id for row in rows} == {reply.split()[-1]}
+        assert len({row.copy for row in rows}) == 2
+        found = [
+            content.partition(b"X-For: ")[2].partition(b"\r")[0] for content in _contents(gateway)
+        ]
+        assert found == [b"b@example.net", b"c@example.net"]
+
+
+async def test_the_first_stream_that_matches_is_taken(tmp_path: Path) -> None:
+    more = """
+streams:
+  bulk: {when: {header: {Precedence: bulk}}, priority: low}
+  shop: {when: {sender: 'shop@*'}, priority: high}
+"""
+    body = """
+@hookimpl
+def mail(self, message):
+    if message.sender == "own@example.com":
+        message.stream = "own"
+"""
+    bulk = b"Precedence: bulk\r\n\r\n"
+    async with _assembly(tmp_path, body, more=more) as gateway:
+        for sender, content, stream, priority in (
+            ("a@example.com", b"", "default", 1),
+            ("a@example.com", bulk, "bulk", 0),
+            ("shop@example.com", b"", "shop", 2),
+            ("shop@example.com", bulk, "bulk", 0),
+            ("own@example.com", bulk, "own", 1),
+        ):
+            reply = await gateway.submit("b@example.net", sender=sender, content=content)
+            (row,) = gateway.rows(ids=(reply.split()[-1],))
+            assert (row.stream, row.priority) == (stream, priority)
+
+
+async def test_quarantine_and_discard_at_mail(tmp_path: Path) -> None:
+    body = """
+@hookimpl
+def mail(self, message):
+    if message.sender.startswith("hold"):
+        return Quarantine("odd sender")
+    if message.sender.startswith("drop"):
+        return Discard("no thanks")
+@hookimpl
+def observe(self, events):
+    pass
+"""
+    async with _assembly(tmp_path, body) as gateway:
+        await gateway.submit("b@example.net", sender="hold@example.com")
+        await gateway.submit("b@example.net", "c@example.net", sender="drop@example.com")
+        (row,) = gateway.rows()
+        assert (row.state, row.held) == ("held", "odd sender")
+        events = [(event.type, event.recipient, event.reason) for event in gateway.events()]
+        assert events == [
+            ("accepted", "b@example.net", ""),
+            ("held", "b@example.net", "odd sender"),
+            ("discarded", "b@example.net", "no thanks"),
+            ("discarded", "c@example.net", "no thanks"),
+        ]
+
+
+async def test_a_rcpt_hook_that_fails_with_quarantine_holds_the_message(tmp_path: Path) -> None:
+    body = "@hookimpl\ndef rcpt(self, recipient):\n    raise RuntimeError('broken')"
+    async with _assembly(tmp_path, body, rules="on_error: quarantine") as gateway:
+        assert (await gateway.submit("b@example.net")).startswith("250")
+        (row,) = gateway.rows()
+        assert (row.held or "").startswith("plugin p0 failed in rcpt")
+
+
+async def test_what_cannot_be_stored_is_not_accepted(tmp_path: Path) -> None:
+    async with _assembly(tmp_path) as gateway:
+        (shard,) = gateway.spool.shards
+        async with gateway.client() as client:
+            await client.begin()
+            assert shard._db is not None
+            shard._db.pragma("query_only", True)
+            assert (await client.data(b"Subject: x\r\n\r\n")).startswith("451 4.3.0")
+            assert (await client.say("MAIL FROM:<a@example.com>")).startswith("451 4.3.0")
+            await until(lambda: shard.failure is None, "the shard to work again")
+            await client.begin()
+            assert (await client.data(b"Subject: x\r\n\r\n")).startswith("250")
+        assert len(gateway.rows()) == 1
+
+
+async def test_a_database_that_is_deleted_costs_no_mail(tmp_path: Path) -> None:
+    async with _assembly(tmp_path) as gateway:
+        await gateway.submit("first@example.net")
+        (shard,) = gateway.spool.shards
+        async with gateway.client() as client:
+            await client.begin("second@example.net")
+            for path in (tmp_path / "spool").glob("0001.*"):
+                path.unlink()
+            assert (await client.data(b"Subject: x\r\n\r\n")).startswith("451 4.3.0")
+            await until(lambda: shard.failure is None, "the shard to work again")
+            await client.begin("second@example.net")
+            assert (await client.data(b"Subject: x\r\n\r\n")).startswith("250")
+        assert [row.recipient for row in gateway.rows()] == [
+            "first@example.net",
+            "second@example.net",
+        ]
+
+
+async def test_a_disk_without_room(tmp_path: Path) -> None:
+    async with _assembly(tmp_path) as gateway, gateway.client() as client:
+        gateway.spool._reserve = 1 << 60
+        assert (await client.say("MAIL FROM:<a@example.com>")).startswith("452 4.3.1")
+        gateway.spool._reserve = 0
+        assert (await client.say("MAIL FROM:<a@example.com>")).startswith("250")
+
+
+async def test_a_plugin_that_holds_up_one_message_holds_up_no_other(tmp_path: Path) -> None:
+    body = """
+@hookimpl
+async def message(self, message):
+    if message.headers.get("Subject") == "slow":
+        await asyncio.sleep(60)
+"""
+    async with NextHop() as hop:
+        path = write_plugin(tmp_path, "slow", body)
+        config = configure(tmp_path, f"relay: {{via: ['{hop.address}']}}\nplugins: [{path}]")
+        async with Assembly(config) as gateway, gateway.client() as slow:
+            await slow.begin()
+            await slow.say("DATA")
+            slow.send(b"Subject: slow\r\n\r\n.\r\n")
+            for _ in range(3):
+                assert (await gateway.submit("b@example.net")).startswith("250")
+            await hop.wait(3)
