@@ -5,7 +5,6 @@ RFC 3461 (who wants one), 3464 (the machine-readable part), 6522 (the form), 653
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,20 @@ from gateway.encoded_word import encode_value
 from gateway.explanation import Sentence, duration, explain
 from gateway.headers import split
 from gateway.message import Recipient
+from gateway.report_part import (
+    ascii_text,
+    boundary_for,
+    domain_name,
+    field_of,
+    is_clean,
+    is_utf8,
+    mailbox,
+    printable,
+    quoted_printable,
+    text_part,
+    typed_address,
+    typed_part,
+)
 
 FULL_LIMIT = 50_000
 """Up to this many octets, a whole message is returned to a sender who asked for it (RET=FULL)."""
@@ -26,20 +39,13 @@ FULL_LIMIT = 50_000
 HEADER_LIMIT = 65_536
 """What of a header is returned, in octets."""
 
-_LINE = 76
-_MAX_LINE = 998
 _MAX_ADDRESS = 320
 _MAX_REPLY = 2_000
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}", re.ASCII)
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,200}@[!-;=?-~]{1,200}>")
-_PLAIN_LOCAL = re.compile(r"[^\x00-\x20\x7f\"(),:;<>@\[\\\]]+")
-_QUOTED_LOCAL = re.compile(r'"(?:[^\x00-\x1f\x7f"\\]|\\[ -~])*"')
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]{1,40}")
-_NO_DOMAIN_CHARACTER = re.compile(r"[\x00-\x20\x7f\"(),;<>@\\]")
-_UNENCODED = re.compile(rb"[^\t -<>-~]|[\t ]$")
-_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
 
 
 class Kind(StrEnum):
@@ -111,30 +117,30 @@ def report(
     if not _IDENTIFIER.fullmatch(identifier):
         raise ValueError(f"{identifier!r} cannot stand in a Message-ID")
     international = not delivery.sender.isascii()
-    name = _domain(hostname, international)
+    name = domain_name(hostname, international)
     status_type = "message/global-delivery-status" if international else "message/delivery-status"
     parts = [
-        _text_part(_letter(kind, delivery, results, name, now, until)),
-        _part(status_type, _status(kind, delivery, results, name, until, international)),
+        text_part(_letter(kind, delivery, results, name, now, until)),
+        typed_part(status_type, _status(kind, delivery, results, name, until, international)),
         _returned(kind, delivery, international, full_limit),
     ]
-    boundary = _boundary(identifier, parts)
+    boundary = boundary_for(identifier, parts)
     lines = [
-        _field("From", f"Mail Delivery System <MAILER-DAEMON@{name}>"),
-        _field("To", f"<{_mailbox(delivery.sender)}>"),
+        field_of("From", f"Mail Delivery System <MAILER-DAEMON@{name}>"),
+        field_of("To", f"<{mailbox(delivery.sender)}>"),
         encode_value("Subject", f"{_SUBJECTS[kind].english} / {_SUBJECTS[kind].japanese}"),
-        _field("Date", _date(now)),
-        _field("Message-ID", f"<{identifier}@{name}>"),
+        field_of("Date", _date(now)),
+        field_of("Message-ID", f"<{identifier}@{name}>"),
     ]
     original_id = delivery.headers.get("Message-ID")
     if original_id is not None and _MESSAGE_ID.fullmatch(original_id):
-        lines.append(_field("References", original_id))
+        lines.append(field_of("References", original_id))
     lines += [
-        _field("Auto-Submitted", "auto-replied"),
-        _field("MIME-Version", "1.0"),
+        field_of("Auto-Submitted", "auto-replied"),
+        field_of("MIME-Version", "1.0"),
         b"Content-Type: multipart/report; report-type=delivery-status;\r\n"
         b'\tboundary="%b"\r\n' % boundary,
-        _field("Content-Transfer-Encoding", "7bit" if all(map(bytes.isascii, parts)) else "8bit"),
+        field_of("Content-Transfer-Encoding", "7bit" if all(map(bytes.isascii, parts)) else "8bit"),
         b"\r\n",
     ]
     for part in parts:
@@ -154,7 +160,7 @@ def _letter(
     """The text for people: first in English, then in Japanese."""
     tried = duration(now - delivery.received)
     rest = duration((until or now) - now)
-    subject = _printable(delivery.headers.get("Subject", ""), 200)
+    subject = printable(delivery.headers.get("Subject", ""), 200)
     english = [f"This is the mail system at {hostname}.", ""]
     japanese = [f"{hostname} のメールシステムからのお知らせです。", ""]
     english += [_OPENINGS[kind].english.format(tried=tried.english), ""]
@@ -166,7 +172,7 @@ def _letter(
         english += [f"  Subject: {subject}", ""]
         japanese += [f"  件名: {subject}", ""]
     for result in results:
-        address = _printable(result.recipient.address, _MAX_ADDRESS)
+        address = printable(result.recipient.address, _MAX_ADDRESS)
         english.append(f"  To: {address}")
         japanese.append(f"  宛先: {address}")
         if kind is not Kind.RELAYED:
@@ -176,7 +182,7 @@ def _letter(
             if kind is not Kind.DELAYED:
                 english.append(f"    {explanation.advice.english}")
                 japanese.append(f"    {explanation.advice.japanese}")
-        reply = _printable(result.outcome.reply, _MAX_REPLY)
+        reply = printable(result.outcome.reply, _MAX_REPLY)
         host = _remote(result.outcome)
         if reply and host:
             english.append(f"    The server {host} said: {reply}")
@@ -200,37 +206,37 @@ def _status(
     international: bool,
 ) -> bytes:
     """The fields for programs (RFC 3464 2): one block for the message, one for each recipient."""
-    fields = [_field("Reporting-MTA", f"dns; {hostname}")]
+    fields = [field_of("Reporting-MTA", f"dns; {hostname}")]
     envid = _decoded(delivery.envid)
     if envid:
-        fields.append(_field("Original-Envelope-Id", _ascii(envid)))
-    fields.append(_field("Arrival-Date", _date(delivery.received)))
+        fields.append(field_of("Original-Envelope-Id", ascii_text(envid)))
+    fields.append(field_of("Arrival-Date", _date(delivery.received)))
     for result in results:
         recipient, outcome = result.recipient, result.outcome
         fields.append(b"\r\n")
         address_type, _, original = (recipient.orcpt or "").partition(";")
         original = _decoded(original)
         if original and _ADDRESS_TYPE.fullmatch(address_type):
-            original = _typed_address(original, international, address_type)
-            fields.append(_field("Original-Recipient", original))
-        final = _typed_address(recipient.address, international)
+            original = typed_address(original, international, address_type)
+            fields.append(field_of("Original-Recipient", original))
+        final = typed_address(recipient.address, international)
         fields += [
-            _field("Final-Recipient", final),
-            _field("Action", _ACTIONS[kind]),
-            _field("Status", _enhanced(kind, outcome)),
+            field_of("Final-Recipient", final),
+            field_of("Action", _ACTIONS[kind]),
+            field_of("Status", _enhanced(kind, outcome)),
         ]
         host = _remote(outcome)
         if host:
-            fields.append(_field("Remote-MTA", f"dns; {_ascii(host)}"))
-        reply = _printable(outcome.reply, _MAX_REPLY)
+            fields.append(field_of("Remote-MTA", f"dns; {ascii_text(host)}"))
+        reply = printable(outcome.reply, _MAX_REPLY)
         if reply:
             # Only what a server said is an SMTP reply; the rest is the gateway's own word.
             source = "smtp" if host and outcome.code else "x-mail-gateway"
-            diagnostic = reply if international else _ascii(reply)
-            fields.append(_field("Diagnostic-Code", f"{source}; {diagnostic}"))
-        fields.append(_field("Last-Attempt-Date", _date(result.attempted)))
+            diagnostic = reply if international else ascii_text(reply)
+            fields.append(field_of("Diagnostic-Code", f"{source}; {diagnostic}"))
+        fields.append(field_of("Last-Attempt-Date", _date(result.attempted)))
         if kind is Kind.DELAYED and until is not None:
-            fields.append(_field("Will-Retry-Until", _date(until)))
+            fields.append(field_of("Will-Retry-Until", _date(until)))
     return b"".join(fields)
 
 
@@ -238,124 +244,28 @@ def _returned(kind: Kind, delivery: Delivery, international: bool, full_limit: i
     """The third part: the message, if the sender asked for it and it fits, or else its header."""
     content = delivery.content
     header = split(content)[0]
-    raw_utf8 = international and _is_utf8(header)
+    raw_utf8 = international and is_utf8(header)
     if (
         delivery.ret == "FULL"
         # RFC 3461 4.3: what arrives in the end is not returned whole.
         and kind in (Kind.FAILED, Kind.EXPIRED)
         and len(content) <= full_limit
         and (header.isascii() or raw_utf8)
-        and _is_clean(content)
+        and is_clean(content)
     ):
-        return _part("message/rfc822" if header.isascii() else "message/global", content)
+        return typed_part("message/rfc822" if header.isascii() else "message/global", content)
     if len(header) > HEADER_LIMIT:
         header = header[: header.rfind(b"\r\n", 0, HEADER_LIMIT) + 2 or HEADER_LIMIT]
-    if _is_clean(header) and (header.isascii() or raw_utf8):
-        return _part(
+    if is_clean(header) and (header.isascii() or raw_utf8):
+        return typed_part(
             "text/rfc822-headers" if header.isascii() else "message/global-headers", header
         )
     # Quoted-printable keeps every octet and lets none do harm (RFC 6522 4).
-    charset = "utf-8" if _is_utf8(header) else "unknown-8bit"
+    charset = "utf-8" if is_utf8(header) else "unknown-8bit"
     return (
         b"Content-Type: text/rfc822-headers; charset=%b\r\n"
         b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" % charset.encode()
-    ) + _quoted_printable(header)
-
-
-def _text_part(text: str) -> bytes:
-    encoded = base64.encodebytes(text.replace("\n", "\r\n").encode()).replace(b"\n", b"\r\n")
-    return (
-        b"Content-Type: text/plain; charset=utf-8\r\n"
-        b"Content-Transfer-Encoding: base64\r\n\r\n" + encoded
-    )
-
-
-def _part(content_type: str, content: bytes) -> bytes:
-    encoding = b"7bit" if content.isascii() else b"8bit"
-    return b"Content-Type: %b\r\nContent-Transfer-Encoding: %b\r\n\r\n%b" % (
-        content_type.encode(),
-        encoding,
-        content,
-    )
-
-
-def _boundary(identifier: str, parts: Sequence[bytes]) -> bytes:
-    """A boundary that occurs in no part. Quoted-printable and base64 have no `=_` of their own."""
-    number = 0
-    while True:
-        boundary = f"=_{identifier[:40]}/{number}".encode()
-        if not any(boundary in part for part in parts):
-            return boundary
-        number += 1
-
-
-def _field(name: str, value: str) -> bytes:
-    """A header field, folded at white space; words that no line can hold are broken."""
-    lines: list[str] = []
-    line = f"{name}:"
-    for word in value.split(" "):
-        # Four octets a character at most; an address must stay in one piece.
-        pieces = [word[at : at + _MAX_LINE // 4] for at in range(0, len(word), _MAX_LINE // 4)]
-        for piece in pieces if len(word.encode()) > _MAX_LINE - 100 else [word]:
-            if len(line) + 1 + len(piece) > _LINE and piece and line != f"{name}:":
-                lines.append(line)
-                line = ""
-            line += " " + piece
-    lines.append(line)
-    return "\r\n".join(lines).encode() + b"\r\n"
-
-
-def _printable(text: str, limit: int) -> str:
-    """One line without anything that a terminal or a mail program could take for a command."""
-    shown = "".join(character if character.isprintable() else " " for character in text[:limit])
-    return " ".join(shown.split())
-
-
-def _ascii(text: str) -> str:
-    r"""Text with `\x{20AC}` for what is not printable ASCII, as in RFC 6533 3."""
-    return "".join(
-        character if " " <= character <= "~" else f"\\x{{{ord(character):02X}}}"
-        for character in text
-    )
-
-
-def _typed_address(address: str, international: bool, address_type: str = "rfc822") -> str:
-    """An address with its type (RFC 3464 2.3.2, RFC 6533 3)."""
-    address = address[:_MAX_ADDRESS]
-    if address.isascii() and address_type.lower() != "utf-8":
-        return f"{address_type}; {_ascii(address)}"
-    return "utf-8; " + "".join(
-        character
-        if "!" <= character <= "~" and character not in "+=\\"
-        else character
-        if international and not character.isascii() and character.isprintable()
-        else f"\\x{{{ord(character):02X}}}"
-        for character in address
-    )
-
-
-def _mailbox(address: str) -> str:
-    """An address as it stands in a header field (RFC 5322 3.4.1); quoted where it has to be.
-
-    Dots at odd places, as some carriers gave out (`a..b@`, `a.@`), stay as they are.
-    """
-    local, at, domain = address[:_MAX_ADDRESS].rpartition("@")
-    if not at:
-        local, domain = domain, ""
-    if not _PLAIN_LOCAL.fullmatch(local) and not _QUOTED_LOCAL.fullmatch(local):
-        local = re.sub(r'(["\\])', r"\\\1", local)
-        local = f'"{local}"'
-    local = "".join(character if character.isprintable() else "?" for character in local)
-    return local + at + _domain(domain, international=True)
-
-
-def _domain(text: str, international: bool) -> str:
-    """A domain without characters that no domain has."""
-    text = _NO_DOMAIN_CHARACTER.sub("?", text[:255])
-    return "".join(
-        character if character.isprintable() and (international or character.isascii()) else "?"
-        for character in text
-    )
+    ) + quoted_printable(header)
 
 
 def _remote(outcome: Outcome) -> str:
@@ -363,7 +273,7 @@ def _remote(outcome: Outcome) -> str:
     host = outcome.relay.partition("[")[0] or outcome.relay
     if outcome.relay in ("", "none"):
         return ""
-    return _printable(host, 255)
+    return printable(host, 255)
 
 
 def _enhanced(kind: Kind, outcome: Outcome) -> str:
@@ -381,36 +291,6 @@ def _decoded(xtext: str | None) -> str:
 
 def _date(time: float) -> str:
     return format_datetime(datetime.fromtimestamp(time, UTC))
-
-
-def _is_utf8(content: bytes) -> bool:
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _is_clean(content: bytes) -> bool:
-    """Whether content can stand in a part as it is: lines that end in CRLF and are not too long."""
-    if _BARE.search(content):
-        return False
-    return all(len(line) <= _MAX_LINE for line in content.split(b"\r\n"))
-
-
-def _quoted_printable(content: bytes) -> bytes:
-    """RFC 2045 6.7; unlike the standard library's, it keeps bare CR and LF apart from line ends."""
-    lines: list[bytes] = []
-    for line in content.split(b"\r\n"):
-        encoded = _UNENCODED.sub(lambda match: b"=%02X" % match[0][0], line)
-        while len(encoded) > _LINE:
-            end = _LINE - 1
-            # An octet's three characters stay together.
-            end -= (encoded[end - 1] == 0x3D) + 2 * (encoded[end - 2] == 0x3D)
-            lines.append(encoded[:end] + b"=")
-            encoded = encoded[end:]
-        lines.append(encoded)
-    return b"\r\n".join(lines)
 
 
 _CONDITIONS = {

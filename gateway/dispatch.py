@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from gateway.attempt import Delivery, Disposition, Outcome, Route, Source, Times
 from gateway.delivery import Connections
 from gateway.events import Event
 from gateway.hooks.actions import Delay, Quarantine, Reject
 from gateway.hooks.chain import Chain, Copy
-from gateway.lane import Lane
+from gateway.lane import Bounds, Lane
 from gateway.placement import entries_of, parts_of
 from gateway.queue_entry import Entry, Placed, Settlement
 from gateway.route import Router
@@ -33,24 +32,6 @@ DEFECT_DELAY = 300.0
 """Seconds until delivery is tried again after a defect in this program."""
 
 log = logging.getLogger("gateway.dispatch")
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much dispatch does at a time.
-
-    Attributes:
-        window: recipients of one lane and priority that are in memory.
-        memory: recipients of all lanes that are in memory.
-        octets: size of the messages that are kept in memory until their first attempt.
-        runners_per_lane, runners: attempts at the same time, in one lane and in all.
-    """
-
-    runners_per_lane: int
-    window: int = 2000
-    memory: int = 20_000
-    octets: int = 64 << 20
-    runners: int = 1000
 
 
 class Dispatcher:

@@ -7,6 +7,7 @@ for a slow site costs no memory and delays nobody else.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 from gateway.queue_entry import Entry
 
@@ -14,6 +15,24 @@ PRIORITIES = 3
 _HIGH, _NORMAL, _LOW = (2, 1, 0), (1, 2, 0), (0, 1, 2)
 TURNS = (_HIGH, _HIGH, _HIGH, _NORMAL, _HIGH, _HIGH, _HIGH, _LOW)
 """Which priority is served first, turn by turn: each has its share, so that none starves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much dispatch does at a time.
+
+    Attributes:
+        window: recipients of one lane and priority that are in memory.
+        memory: recipients of all lanes that are in memory.
+        octets: size of the messages that are kept in memory until their first attempt.
+        runners_per_lane, runners: attempts at the same time, in one lane and in all.
+    """
+
+    runners_per_lane: int
+    window: int = 2000
+    memory: int = 20_000
+    octets: int = 64 << 20
+    runners: int = 1000
 
 
 class Window:

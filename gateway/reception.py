@@ -15,8 +15,9 @@ from gateway.content import unstuff
 from gateway.esmtp import apply_mail_parameters, apply_rcpt_parameters
 from gateway.hooks.actions import Discard, Quarantine, Reject, Tempfail
 from gateway.ingress import Transaction, storage_reply
+from gateway.listener import Listener
 from gateway.message import Message, Recipient
-from gateway.session import READ_BLOCK, Command, EndError, Listener, Session
+from gateway.session import READ_BLOCK, Command, EndError, Session
 
 log = logging.getLogger("gateway.session")
 

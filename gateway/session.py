@@ -10,20 +10,19 @@ import base64
 import binascii
 import logging
 import re
-import ssl
 from asyncio.streams import StreamReaderProtocol
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
 from aiosmtpd.smtp import SMTP
 
 from gateway.hooks.actions import Reject, Tempfail
 from gateway.hooks.plugin import Login
-from gateway.ingress import Ingress, Transaction
+from gateway.ingress import Transaction
+from gateway.line_reader import LineReader
+from gateway.listener import Listener
 from gateway.message import Client
-from gateway.network import NetworkSet
-from gateway.users import Users
 
 READ_BLOCK = 64 << 10
 COMMAND_LENGTH = 4096
@@ -38,58 +37,6 @@ log = logging.getLogger("gateway.session")
 
 Command = Callable[[Any, str], Awaitable[None]]
 """A command of the session, with its argument."""
-
-
-@dataclass(slots=True, eq=False)
-class Listener:
-    """One address that we listen on, and who may do what there.
-
-    Attributes:
-        name: address and port, as configured.
-        allow: networks that may relay without a login.
-        tls: for STARTTLS, or for TLS from the first byte; None without a certificate.
-        users: who may log in, besides those whom an `auth` hook lets in.
-        logins: whether AUTH is offered at all.
-        plaintext_auth: whether AUTH is offered without TLS.
-        sessions: those that are open.
-        stopping: no new transaction begins.
-    """
-
-    name: str
-    ingress: Ingress
-    allow: NetworkSet
-    tls: ssl.SSLContext | None = None
-    users: Users | None = None
-    logins: bool = False
-    plaintext_auth: bool = False
-    sessions: set[Session] = field(default_factory=set)
-    stopping: bool = False
-
-    def dismiss_silent(self, now: float) -> None:
-        """Ends the sessions that have been silent for too long; `now` is on the loop's clock.
-
-        One look at all of them now and then costs less than a timer for each command.
-        """
-        for session in [late for late in self.sessions if now > late.deadline]:
-            session.dismiss("421 4.4.2 Timeout, closing the connection")
-
-    def may_relay(self, client: Client) -> bool:
-        """Whether a client may send to any domain: it is in an allowed network, or logged in."""
-        return client.user is not None or client.address in self.allow
-
-
-class Reader(asyncio.StreamReader):
-    """A stream reader that takes bytes back."""
-
-    _buffer: bytearray
-
-    def unread(self, data: bytes) -> None:
-        """Puts bytes in front of what is read next."""
-        self._buffer[:0] = data
-
-    def discard(self) -> None:
-        """Drops what has been received and not yet read."""
-        self._buffer.clear()
 
 
 class EndError(Exception):
@@ -124,7 +71,7 @@ class Session(SMTP):
 
     def __init__(self, listener: Listener) -> None:
         loop = asyncio.get_running_loop()
-        self.reader = Reader(READ_BLOCK, loop)
+        self.reader = LineReader(READ_BLOCK, loop)
         StreamReaderProtocol.__init__(self, self.reader, self._cb_client_connected, loop)
         self.loop = loop
         self.listener = listener

@@ -24,12 +24,14 @@ import uvloop
 from gateway.config import Config, ConfigError, Listen, load_config
 from gateway.control import ControlError, ControlServer
 from gateway.delivery import Connections
-from gateway.dispatch import Bounds, Dispatcher
+from gateway.dispatch import Dispatcher
 from gateway.hooks.chain import Chain
 from gateway.hooks.lifecycle import PluginStartError, start_plugins, stop_plugins
 from gateway.hooks.load import LoadedPlugin, load_plugins
 from gateway.hooks.watchdog import Watchdog
 from gateway.ingress import Ingress
+from gateway.lane import Bounds
+from gateway.listener import Listener
 from gateway.log import AttemptLog, LineHandler
 from gateway.log import setup as setup_log
 from gateway.network import NetworkSet
@@ -39,7 +41,6 @@ from gateway.queue import QueueService
 from gateway.reception import Reception
 from gateway.route import Resolver, Router
 from gateway.schedule import RetryPolicy
-from gateway.session import Listener
 from gateway.settle import Settler
 from gateway.shard_file import SpoolError
 from gateway.spool import Spool

@@ -14,19 +14,20 @@ from typing import Any, Self
 
 from gateway.config import Config, load_config
 from gateway.delivery import Connections
-from gateway.dispatch import Bounds, Dispatcher
+from gateway.dispatch import Dispatcher
 from gateway.events import Event
 from gateway.hooks.chain import Chain
 from gateway.hooks.load import load_plugins
 from gateway.hooks.watchdog import Watchdog
 from gateway.ingress import Ingress
+from gateway.lane import Bounds
+from gateway.listener import Listener
 from gateway.log import AttemptLog
 from gateway.network import NetworkSet, parse_network
 from gateway.queue import QueueService, Row, Selection, read
 from gateway.reception import Reception
 from gateway.route import Resolver, Router
 from gateway.schedule import RetryPolicy
-from gateway.session import Listener
 from gateway.settle import Settler
 from gateway.spool import Spool
 from gateway.users import Users

@@ -14,7 +14,7 @@ import apsw
 import pytest
 
 from gateway.control import ControlError
-from gateway.dispatch import Bounds
+from gateway.lane import Bounds
 from gateway.queue import Selection, change
 from gateway.schedule import RetryPolicy
 from gateway.testing import Drop, Hang, NextHop, Wait

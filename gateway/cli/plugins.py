@@ -34,7 +34,9 @@ def add_plugin_commands(group: click.Group, arguments: Sequence[str]) -> None:
         if hook is None:
             continue
         try:
-            group.add_command(hook(), plugin.entry.name)
+            command = hook()
+            if command is not None:
+                group.add_command(command, plugin.entry.name)
         except Exception:
             log.exception("plugin %s failed in commands", plugin.entry.name)
 

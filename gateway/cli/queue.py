@@ -192,7 +192,8 @@ def stats(path: Path, as_json: bool) -> None:
         for key in ("connections", "accepted", "delivered", "deferred", "failed")
     }
     numbers = ", ".join(f"{value} {key}" for key, value in total.items())
-    click.echo(f"\n{len(workers)} workers since their start: {numbers}")
+    who = "1 worker since its start" if len(workers) == 1 else f"{len(workers)} workers since start"
+    click.echo(f"\n{who}: {numbers}")
     for worker in workers:
         if worker["storage"]:
             click.echo(f"NOT SAFE: the disk does not take mail: {worker['storage']}")
