@@ -22,13 +22,13 @@ _WIDE = (
 )
 # Dots may stand anywhere: Japanese carriers gave out `a..b@docomo.ne.jp` and `a.@ezweb.ne.jp`.
 _ATOMS = rf"[A-Za-z0-9!#$%&'*+\-/=?^_`{{|}}~.{_WIDE}]++"
-_QUOTED = rf'"(?:[ !#-\[\]-~\xa0{_WIDE}]|\\[ -~])*+"'
+_QUOTED = rf'"(?:[ !#-\[\]-~\xa0{_WIDE}]|\\[ -~])*"'
 _LABEL = rf"[A-Za-z0-9_\-{_WIDE}]++"
-_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*+|\[[!-Z^-~]++\])"
+_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[!-Z^-~]++\])"
 
 _MAILBOX = re.compile(rf" *+<({_ATOMS}@{_DOMAIN})>(?: ++|\Z)")
 _PATH = re.compile(
-    rf" *+<(?:@{_DOMAIN}(?:,@{_DOMAIN})*+:)?((?:{_ATOMS}|{_QUOTED})@{_DOMAIN}|[Pp][Oo][Ss][Tt]"
+    rf" *+<(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?((?:{_ATOMS}|{_QUOTED})@{_DOMAIN}|[Pp][Oo][Ss][Tt]"
     r"[Mm][Aa][Ss][Tt][Ee][Rr])?>(?: ++|\Z)"
 )
 _BARE = re.compile(r" *+([A-Za-z0-9!#$%&'*+\-/=?^_`{|}~.]++@[A-Za-z0-9_.\-]*[A-Za-z0-9])(?: ++|\Z)")

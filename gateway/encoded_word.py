@@ -12,7 +12,7 @@ from gateway import charset
 _WORD = re.compile(rb"=\?([!->@-~]+)\?([BbQq])\?([!->@-~]*|[ ->@-~]*)\?=")
 _LOOKS_ENCODED = re.compile(r"=\?[^?]+\?[BbQq]\?[^?]*\?=")
 _SPACE_OR_WORD = re.compile(r"[ \t]+|[^ \t]+")
-_ADDRESS_TOKEN = re.compile(r'[ \t]+|"(?:[^"\\]|\\.)*+"?|<[^<>]*+>?|[,:;()]|[^ \t"<,:;()]+|.')
+_ADDRESS_TOKEN = re.compile(r'[ \t]+|"(?:[^"\\]|\\.)*"?|<[^<>]*+>?|[,:;()]|[^ \t"<,:;()]+|.')
 _ADDRESS_FIELDS = frozenset(
     (
         "from",

@@ -16,7 +16,7 @@ _BAD_LINE = re.compile(rb"\r\n(?![ \t]|[!-9;-~]++[ \t]*+:)")
 _FIRST_LINE = re.compile(rb"[!-9;-~]++[ \t]*+:")
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _NAME = re.compile(r"[!-9;-~]++")
-_RAW_VALUE = re.compile(rb"[^\r\n\0]*+(?:\r\n[ \t]++[^ \t\r\n\0][^\r\n\0]*+)*+")
+_RAW_VALUE = re.compile(rb"[^\r\n\0]*+(?:\r\n[ \t]++[^ \t\r\n\0][^\r\n\0]*+)*")
 _LINE_BREAKING = re.compile(rb"[\r\n\0]")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 

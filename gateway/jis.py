@@ -20,7 +20,7 @@ _SUPPLEMENT = b"\x1b$(D"
 
 _ESCAPE = re.compile(rb"\x1b(?:\([BJI]|\$[@B]|\$\(D)")
 _PLAIN = re.compile(rb"[^\x0e\x0f\x1b\x80-\xff]++")
-_PAIRS = re.compile(rb"(?:[!-~]{2})++")
+_PAIRS = re.compile(rb"(?:[!-~]{2})+")
 _STRETCH = {
     _ASCII: _PLAIN,
     _ROMAN: re.compile(rb"[^\x0e\x0f\x1b\r\n\x80-\xff]++"),
@@ -37,7 +37,7 @@ _TEXT_STRETCH = re.compile(
     re.DOTALL,
 )
 _EUC = re.compile(
-    rb"(?P<ascii>[\x00-\x7f]++)|(?P<kanji>(?:[\xa1-\xfe]{2})++)|(?P<kana>\x8e[\xa1-\xdf])"
+    rb"(?P<ascii>[\x00-\x7f]++)|(?P<kanji>(?:[\xa1-\xfe]{2})+)|(?P<kana>\x8e[\xa1-\xdf])"
     rb"|(?P<supplement>\x8f[\xa1-\xfe]{2})|(?P<bad>.)",
     re.DOTALL,
 )

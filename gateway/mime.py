@@ -24,10 +24,10 @@ MAX_PARAMETERS = 100
 """Parameters of one field past this number are not read."""
 
 # A field name may begin with dashes; in a part's header such a line is a delimiter.
-_PART_HEADER = re.compile(rb"(?:(?!--)[!-9;-~]++[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*+)*+")
+_PART_HEADER = re.compile(rb"(?:(?!--)[!-9;-~]++[ \t]*+:[^\r\n]*+\r\n(?:[ \t][^\r\n]*+\r\n)*)*")
 _CONTENT_TYPE = re.compile(rb"\s*+([^\s;/\"]++)\s*+/\s*+([^\s;/\"]++)")
 _PARAMETER = re.compile(
-    rb";\s*+([^\s;=\"]++)\s*+=\s*+(?:\"((?:[^\"\\]|\\.)*+)\"?|([^;\"]*+))", re.DOTALL
+    rb";\s*+([^\s;=\"]++)\s*+=\s*+(?:\"((?:[^\"\\]|\\.)*)\"?|([^;\"]*+))", re.DOTALL
 )
 _TOKEN = re.compile(rb"[^\s(]*+")
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)

@@ -14,7 +14,7 @@ _LONGEST_LINE = 998
 
 _QP_BROKEN = re.compile(rb"=(?![0-9A-Fa-f]{2}|[ \t]*+(?:\r\n|\Z))")
 _QP_PADDING = re.compile(rb"(?<![ \t])[ \t]++(?=\r\n|\Z)")
-_QP_TOKEN = re.compile(rb"\r\n|(?P<plain>(?:[!-<>-~]|[ \t](?!\r\n|\Z))++)|.", re.DOTALL)
+_QP_TOKEN = re.compile(rb"\r\n|(?P<plain>(?:[!-<>-~]|[ \t](?!\r\n|\Z))+)|.", re.DOTALL)
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]++")
 
 

@@ -85,7 +85,9 @@ async def test_a_person_who_gives_up_waiting_harms_nothing(tmp_path: Path) -> No
         asked = {"command": "hold", "shard": 1, "selection": {}}
         waiting = asyncio.create_task(gateway.queue.answer(asked))
         (shard,) = gateway.spool.shards
-        await until(lambda: shard._pending or shard._writing, "the change to be under way")
+        async with asyncio.timeout(60):
+            while not (shard._pending or shard._writing):
+                await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
