@@ -48,8 +48,10 @@ class Config(BaseModel):
 
 def below_trace(content: bytes) -> bytes:
     """A message as the client sent it: without the Received field on top, which is ours."""
-    assert content.startswith(b"Received: ")
-    return re.split(rb"\r\n(?!\t)", content, maxsplit=1)[1]
+    # The content may begin with white space: the field ends with its date, not where it unfolds.
+    trace = re.match(rb"Received: .*?;\r\n\t[^\r\n]+\r\n", content, re.DOTALL)
+    assert trace is not None
+    return content[trace.end() :]
 
 
 async def until(condition: Callable[[], Any], what: str) -> Any:
