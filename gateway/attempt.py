@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
-from gateway.headers import Headers, split
-from gateway.message import Client, Recipient
+from gateway.mail.headers import Headers, split
+from gateway.mail.message import Client, Recipient
 
 
 @dataclass(frozen=True, slots=True)

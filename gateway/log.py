@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.attempt import Outcome, Times
-from gateway.config import Log
+from gateway.configuration.config import Log
 from gateway.log_line import DELIVERY, AttemptRecord, JsonLines, TextLines
-from gateway.message import Recipient
+from gateway.mail.message import Recipient
 
 _BATCH = 64 << 10
 _WAIT = 1000

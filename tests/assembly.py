@@ -12,25 +12,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from gateway.config import Config, load_config
-from gateway.delivery import Connections
-from gateway.dispatch import Dispatcher
+from gateway.configuration.config import Config, load_config
+from gateway.configuration.network import NetworkSet, parse_network
+from gateway.configuration.users import Users
+from gateway.delivery.connections import Connections
+from gateway.delivery.route import Resolver, Router
 from gateway.events import Event
 from gateway.hooks.chain import Chain
 from gateway.hooks.load import load_plugins
 from gateway.hooks.watchdog import Watchdog
-from gateway.ingress import Ingress
-from gateway.lane import Bounds
-from gateway.listener import Listener
 from gateway.log import AttemptLog
-from gateway.network import NetworkSet, parse_network
-from gateway.queue import QueueService, Row, Selection, read
-from gateway.reception import Reception
-from gateway.route import Resolver, Router
-from gateway.schedule import RetryPolicy
-from gateway.settle import Settler
-from gateway.spool import Spool
-from gateway.users import Users
+from gateway.queue.administration import QueueService, Row, Selection, read
+from gateway.queue.dispatch import Dispatcher
+from gateway.queue.lane import Bounds
+from gateway.queue.schedule import RetryPolicy
+from gateway.queue.settle import Settler
+from gateway.smtp.ingress import Ingress
+from gateway.smtp.listener import Listener
+from gateway.smtp.reception import Reception
+from gateway.spool.spool import Spool
 
 DEADLINE = 60.0
 

@@ -29,12 +29,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from examples.demo.installation import Gateway
 from gateway import __version__, hooks
 from gateway.cli.command import gateway as command
-from gateway.config import load_config
+from gateway.configuration.config import load_config
+from gateway.configuration.schema import schema
+from gateway.configuration.users import hash_password, save_user
 from gateway.hooks.load import LoadedPlugin, load_plugins
 from gateway.hooks.reference import GROUP
-from gateway.schema import schema
 from gateway.testing import NextHop
-from gateway.users import hash_password, save_user
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(

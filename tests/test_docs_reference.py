@@ -14,9 +14,9 @@ from typing import Any, get_args
 import pytest
 
 from gateway import hooks
-from gateway.entry import Rules
+from gateway.configuration.entry import Rules
+from gateway.configuration.schema import schema
 from gateway.hooks import actions, spec
-from gateway.schema import schema
 
 ROOT = Path(__file__).parent.parent
 
@@ -189,10 +189,9 @@ def test_every_attribute_that_is_named_exists() -> None:
 
 def test_the_replies_that_are_explained_are_replies_of_the_gateway() -> None:
     text = (ROOT / "docs/operations.md").read_text()
-    sources = [
-        (ROOT / "gateway" / name).read_text()
-        for name in ("session.py", "reception.py", "ingress.py", "content.py", "esmtp.py")
-    ] + [(ROOT / "gateway/hooks/chain.py").read_text()]
+    sources = [path.read_text() for path in sorted((ROOT / "gateway/smtp").glob("*.py"))] + [
+        (ROOT / "gateway/hooks/chain.py").read_text()
+    ]
     said = re.sub(r"\{self\.limits\.hops\}", "50", "\n".join(sources))
     replies = re.findall(r"^\| `([45]\d\d) ([45]\.\d\.\d) (.*?)` \|", text, re.MULTILINE)
     assert len(replies) > 15

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.attempt import Disposition, Outcome, Times
-from gateway.config import Log
+from gateway.configuration.config import Log
 from gateway.log import AttemptLog, LineHandler, setup
 from gateway.log_line import AttemptRecord, JsonLines, TextLines, escape
-from gateway.message import Recipient
+from gateway.mail.message import Recipient
 
 ATTEMPT = AttemptRecord(
     "4G1XZ2ABCDEFG",
@@ -315,7 +315,7 @@ def test_what_is_left_is_written_at_exit(file: Path) -> None:
     program = f"""
 import asyncio, logging
 from pathlib import Path
-from gateway.config import Log
+from gateway.configuration.config import Log
 from gateway.log import setup
 setup(Log(file=Path({str(file)!r})), "gw.example.com", "worker")
 async def main():
@@ -330,7 +330,7 @@ asyncio.run(main())
 def test_standard_error_is_used_without_a_file() -> None:
     program = """
 import logging
-from gateway.config import Log
+from gateway.configuration.config import Log
 from gateway.log import setup
 setup(Log(), "gw.example.com", "worker")
 logging.getLogger("gateway").info("hello")
@@ -346,7 +346,7 @@ def test_processes_do_not_tear_each_others_lines(file: Path, pipe: bool) -> None
     program = """
 import asyncio, logging, sys
 from pathlib import Path
-from gateway.config import Log
+from gateway.configuration.config import Log
 from gateway.log import setup
 setup(Log(file=Path(sys.argv[2]) if sys.argv[2] else None), "gw.example.com", "worker")
 async def main():

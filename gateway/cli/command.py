@@ -9,20 +9,29 @@ from pathlib import Path
 import click
 
 from gateway import __version__
-from gateway.cli.options import config_option, fail, fail_config, json_option, load
+from gateway.cli.options import DEFAULT_CONFIG, config_option, fail, fail_config, json_option, load
 from gateway.cli.queue import queue
-from gateway.config import Config
+from gateway.configuration.config import Config
+from gateway.configuration.schema import schema as json_schema
+from gateway.configuration.users import hash_password, load_users, save_user
+from gateway.configuration.yaml_document import ConfigError
 from gateway.hooks.load import LoadedPlugin, installed_models, load_plugins
 from gateway.hooks.spec import STAGES
 from gateway.log import setup as setup_log
-from gateway.schema import schema as json_schema
-from gateway.supervisor import Supervisor
-from gateway.users import hash_password, load_users, save_user
-from gateway.yaml_document import ConfigError
+from gateway.process.supervisor import Supervisor
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gateway")
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    expose_value=False,
+    help="For the commands that plugins add: the configuration that names the plugins.",
+)
 def gateway() -> None:
     """An SMTP relay: every message passes plugins, waits safe on disk, and is delivered."""
 

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from gateway.config import Config, load_config
-from gateway.yaml_document import ConfigError
+from gateway.configuration.config import Config, load_config
+from gateway.configuration.yaml_document import ConfigError
 
 DEFAULT_CONFIG = Path("gateway.yaml")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from gateway.cli.options import DEFAULT_CONFIG
-from gateway.config import load_config
+from gateway.configuration.config import load_config
+from gateway.configuration.yaml_document import ConfigError
 from gateway.hooks.load import load_plugins
-from gateway.yaml_document import ConfigError
 
 log = logging.getLogger("gateway.plugins")
 
@@ -22,11 +22,11 @@ def add_plugin_commands(group: click.Group, arguments: Sequence[str]) -> None:
     Only where the first argument is no command of ours: loading plugins takes time, and a broken
     configuration must not break `gateway check`.
     """
-    name = next((word for word in arguments if not word.startswith("-")), None)
+    path, name = _parse(arguments)
     if name is None or name in group.commands:
         return
     try:
-        plugins = load_plugins(load_config(_config_path(arguments)))
+        plugins = load_plugins(load_config(path))
     except ConfigError:
         return  # click says that there is no such command
     for plugin in plugins:
@@ -41,10 +41,15 @@ def add_plugin_commands(group: click.Group, arguments: Sequence[str]) -> None:
             log.exception("plugin %s failed in commands", plugin.entry.name)
 
 
-def _config_path(arguments: Sequence[str]) -> Path:
-    for position, word in enumerate(arguments):
-        if word.startswith("--config="):
-            return Path(word.partition("=")[2])
-        if word in ("-c", "--config") and position + 1 < len(arguments):
-            return Path(arguments[position + 1])
-    return DEFAULT_CONFIG
+def _parse(arguments: Sequence[str]) -> tuple[Path, str | None]:
+    """The configuration named before the command, and the command."""
+    path = DEFAULT_CONFIG
+    words = iter(arguments)
+    for word in words:
+        if word in ("-c", "--config"):
+            path = Path(next(words, path))
+        elif word.startswith("--config="):
+            path = Path(word.partition("=")[2])
+        elif not word.startswith("-"):
+            return path, word
+    return path, None

@@ -14,13 +14,13 @@ from typing import Any
 
 import click
 
-from gateway import queue as mail_queue
 from gateway.cli.options import config_option, fail, json_option, load
-from gateway.control import ControlError
-from gateway.headers import Headers, split
 from gateway.log_line import escape
-from gateway.queue import Change, Row, Selection
-from gateway.shard_file import SpoolError
+from gateway.mail.headers import Headers, split
+from gateway.process.control import ControlError
+from gateway.queue import administration as mail_queue
+from gateway.queue.administration import Change, Row, Selection
+from gateway.spool.shard_file import SpoolError
 
 
 def _selection_options(function: Callable[..., None]) -> Callable[..., None]:

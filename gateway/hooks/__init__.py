@@ -1,15 +1,15 @@
 """The public plugin API: everything that a plugin may use of the gateway, and nothing else."""
 
 from gateway.attempt import Attempt, Delivery, Disposition, Hop, Outcome, Route, Source
+from gateway.configuration.quantity import Duration, Size
 from gateway.events import Event
-from gateway.headers import Headers
 from gateway.hooks.actions import Accept, Action, Delay, Discard, Quarantine, Reject, Tempfail
 from gateway.hooks.paths import SiteFile, SitePath
 from gateway.hooks.plugin import Context, Login, Plugin
 from gateway.hooks.spec import hookimpl
-from gateway.message import Client, Message, MessageSealedError, Recipient
-from gateway.quantity import Duration, Size
-from gateway.text_part import TextPart, TextPartError
+from gateway.mail.headers import Headers
+from gateway.mail.message import Client, Message, MessageSealedError, Recipient
+from gateway.mail.text_part import TextPart, TextPartError
 
 __all__ = [
     "Accept",

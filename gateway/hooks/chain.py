@@ -23,7 +23,7 @@ from gateway.hooks.load import LoadedPlugin
 from gateway.hooks.plugin import Login
 from gateway.hooks.spec import STAGES
 from gateway.hooks.watchdog import NEVER, HookTimeoutError, Watchdog
-from gateway.message import Client, Message, Recipient
+from gateway.mail.message import Client, Message, Recipient
 
 FAULT_DELAY = 60.0
 """Seconds until a delivery is tried again after a plugin failed before the attempt."""

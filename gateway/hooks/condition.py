@@ -16,10 +16,10 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.address import domain_of
 from gateway.attempt import Delivery
-from gateway.message import Client, Message, Recipient
-from gateway.network import Network, NetworkSet
+from gateway.configuration.network import Network, NetworkSet
+from gateway.mail.address import domain_of
+from gateway.mail.message import Client, Message, Recipient
 
 DEFAULT_STREAM = "default"
 PRIORITIES = {"low": 0, "normal": 1, "high": 2}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from gateway.config import Config
+from gateway.configuration.config import Config
 from gateway.hooks.load import LoadedPlugin
 from gateway.hooks.plugin import Context
 

@@ -16,14 +16,14 @@ from typing import Any
 import pluggy
 from pydantic import BaseModel, SecretStr
 
-from gateway.config import Config
-from gateway.entry import RESERVED, PluginEntry
+from gateway.configuration.config import Config
+from gateway.configuration.entry import RESERVED, PluginEntry
+from gateway.configuration.validation import check, key_names, nearest
+from gateway.configuration.yaml_document import ConfigError, Problem
 from gateway.hooks import spec
 from gateway.hooks.condition import Condition, Streams
 from gateway.hooks.plugin import Plugin
 from gateway.hooks.reference import PluginClasses, PluginError, described, hooks_of, methods
-from gateway.validation import check, key_names, nearest
-from gateway.yaml_document import ConfigError, Problem
 
 _KNOWN_AT = {
     "connect": frozenset({"client"}),

@@ -10,7 +10,7 @@ from typing import ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
-from gateway.message import Client
+from gateway.mail.message import Client
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gateway.configuration.validation import nearest
 from gateway.hooks import spec
 from gateway.hooks.plugin import Plugin
-from gateway.validation import nearest
 
 GROUP = "gateway.plugins"
 """The entry-point group under which packages offer plugins."""

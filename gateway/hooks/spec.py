@@ -15,7 +15,7 @@ import pluggy
 from gateway.attempt import Attempt, Delivery, Outcome, Route, Source
 from gateway.events import Event
 from gateway.hooks.actions import Accept, Delay, Discard, Quarantine, Reject, Tempfail
-from gateway.message import Client, Message, Recipient
+from gateway.mail.message import Client, Message, Recipient
 
 if TYPE_CHECKING:
     import click

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from gateway import __version__
 from gateway.cli.command import gateway
 from gateway.cli.plugins import add_plugin_commands
-from gateway.users import load_users
+from gateway.configuration.users import load_users
 from tests.assembly import configure, write_plugin
 
 
@@ -143,12 +143,12 @@ def test_commands_of_plugins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     configure(tmp_path, f"plugins: [{', '.join(paths)}]")
     arguments = ["-c", str(tmp_path / "gateway.yaml")]
     group = click.Group("gateway", {"check": click.Command("check")})
-    add_plugin_commands(group, ["check", *arguments])
+    add_plugin_commands(group, [*arguments, "check"])
     add_plugin_commands(group, [])
     assert set(group.commands) == {"check"}
-    add_plugin_commands(group, ["speaking", *arguments])
+    add_plugin_commands(group, [*arguments, "speaking"])
     assert set(group.commands) == {"check", "speaking"}
     assert CliRunner().invoke(group, ["speaking"]).output == "spoken\n"
     assert "plugin broken failed in commands" in caplog.text
-    add_plugin_commands(group, ["unknown", "--config=/nonexistent/gateway.yaml"])
+    add_plugin_commands(group, ["--config=/nonexistent/gateway.yaml", "unknown"])
     assert set(group.commands) == {"check", "speaking"}

@@ -18,7 +18,7 @@ from gateway.hooks.chain import FAULT_DELAY, TEMPFAIL, Chain, Filtered
 from gateway.hooks.load import load_plugins
 from gateway.hooks.plugin import Login
 from gateway.hooks.watchdog import Watchdog
-from gateway.message import Client, Message, Recipient
+from gateway.mail.message import Client, Message, Recipient
 from tests.assembly import configure, write_plugin
 
 CONTENT = b"Subject: test\r\nFrom: a@example.com\r\n\r\nHello\r\n"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.attempt import Delivery
 from gateway.hooks.condition import Condition, Stream, Streams, When, glob
-from gateway.message import Client, Message, Recipient
+from gateway.mail.message import Client, Message, Recipient
 
 CONTENT = (
     b"From: Shop <shop@example.com>\r\nSubject: =?utf-8?b?5rOo5paH?= 4711\r\n"

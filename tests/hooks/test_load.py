@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from gateway.config import ConfigError, load_config
+from gateway.configuration.config import ConfigError, load_config
 from gateway.hooks import spec
 from gateway.hooks.load import LoadedPlugin, installed_models, load_plugins
 from gateway.hooks.spec import STAGES

@@ -1,0 +1,1 @@
+"""gateway.yaml: read, checked, and turned into frozen typed objects."""

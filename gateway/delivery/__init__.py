@@ -1,0 +1,1 @@
+"""Mail goes out: routes, connections, transactions with the next hop."""

@@ -1,0 +1,1 @@
+"""A message: addresses, header, MIME parts, charsets. Pure."""

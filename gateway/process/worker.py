@@ -1,0 +1,297 @@
+"""One worker process: its objects, wired top to bottom.
+
+Workers are equal: each accepts, filters, spools and delivers its own mail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import apsw
+import uvloop
+
+from gateway.configuration.config import Config, ConfigError, Listen, load_config
+from gateway.configuration.network import NetworkSet
+from gateway.configuration.users import load_users
+from gateway.delivery.connections import Connections
+from gateway.delivery.route import Resolver, Router
+from gateway.hooks.chain import Chain
+from gateway.hooks.lifecycle import PluginStartError, start_plugins, stop_plugins
+from gateway.hooks.load import LoadedPlugin, load_plugins
+from gateway.hooks.watchdog import Watchdog
+from gateway.log import AttemptLog, LineHandler
+from gateway.log import setup as setup_log
+from gateway.process.assignment import BACKLOG, Assignment
+from gateway.process.control import ControlError, ControlServer
+from gateway.queue.administration import QueueService
+from gateway.queue.dispatch import Dispatcher
+from gateway.queue.lane import Bounds
+from gateway.queue.schedule import RetryPolicy
+from gateway.queue.settle import Settler
+from gateway.smtp.ingress import Ingress
+from gateway.smtp.listener import Listener
+from gateway.smtp.reception import Reception
+from gateway.spool.outbox import observed
+from gateway.spool.shard_file import SpoolError
+from gateway.spool.spool import Spool
+
+ADOPT_SECONDS = 5.0
+"""How often a worker looks for shards that nobody holds."""
+
+EVERY_EVENT = 2**63 - 1
+
+SILENCE_SECONDS = 1.0
+"""How often clients that have been silent for too long are looked for."""
+
+YOUNG_OBJECTS = 20_000
+"""New objects until the garbage collector looks for cycles: mail in work makes none, so looking
+every 700 objects, the default, is work for nothing."""
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds until a thread that waits for the interpreter gets it: the commit thread waits for it
+after each fsync, and 5 ms, the default, is thirty times the fsync."""
+
+log = logging.getLogger("gateway.worker")
+
+
+class Worker:
+    """What one worker process is made of."""
+
+    def __init__(
+        self,
+        config: Config,
+        plugins: Sequence[LoadedPlugin],
+        sockets: Mapping[str, socket.socket],
+        index: int,
+        log_handler: LineHandler,
+    ) -> None:
+        self._config = config
+        self._plugins = plugins
+        self._sockets = sockets
+        clock = time.time
+        self._watchdog = Watchdog()
+        self._chain = Chain(plugins, self._watchdog)
+        folder = config.spool.path
+        control = folder / f"worker-{index}-{os.getpid()}.sock"
+        self._spool = Spool(folder, str(control), config.spool.reserve)
+        streams = config.compiled_streams
+        resolver = Resolver([str(server) for server in config.dns.nameservers], config.dns.timeout)
+        router = Router(config.relay.via, resolver)
+        self._connections = Connections(
+            resolver,
+            idle=config.relay.idle,
+            messages_per_connection=config.relay.messages_per_connection,
+        )
+        events = bool(self._chain.steps["observe"])
+        retry = config.retry
+        self._settler = Settler(
+            hostname=config.hostname,
+            retry=RetryPolicy(retry.schedule, retry.jitter, retry.lifetime),
+            events=events,
+            chain=self._chain,
+            spool=self._spool,
+            attempt_log=AttemptLog(log_handler),
+            clock=clock,
+        )
+        self._dispatcher = Dispatcher(
+            spool=self._spool,
+            chain=self._chain,
+            router=router,
+            connections=self._connections,
+            settler=self._settler,
+            bounds=Bounds(runners_per_lane=config.relay.connections),
+            hostname=config.hostname,
+            priority_of=streams.priority,
+            events=events,
+            clock=clock,
+        )
+        self._ingress = Ingress(
+            hostname=config.hostname,
+            limits=config.limits,
+            streams=streams,
+            chain=self._chain,
+            spool=self._spool,
+            dispatcher=self._dispatcher,
+            clock=clock,
+        )
+        logins = bool(self._chain.steps["auth"])
+        self._listeners = [
+            _listener(listen, self._ingress, logins or listen.users is not None)
+            for listen in config.listen
+        ]
+        self._control = ControlServer(
+            control,
+            QueueService(
+                self._spool, self._dispatcher, self._settler, self._ingress, self._chain
+            ).answer,
+        )
+        self._servers: list[asyncio.Server] = []
+        self._stop = asyncio.Event()
+        self._log_handler = log_handler
+
+    async def run(self, assignment: Assignment) -> None:
+        """Works until SIGTERM, or until the supervisor is gone.
+
+        Raises:
+            PluginStartError, SpoolError, ControlError, OSError: it cannot start.
+        """
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._log_handler.reopen)
+        attendance = loop.create_task(assignment.attend())
+        attendance.add_done_callback(lambda _: self._stop.set())
+        self._watchdog.start()
+        try:
+            await start_plugins(self._plugins, self._config, "worker")
+            self._spool.open()
+            _remove_dead_sockets(self._config.spool.path)
+            await self._control.start()
+            self._dispatcher.adopt(self._spool.shards)
+            await self._listen()
+            chores = [loop.create_task(self._adopt()), loop.create_task(self._watch_silence())]
+            gc.freeze()
+            gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+            assignment.report_ready()
+            log.info("ready")
+            await self._stop.wait()
+            for chore in chores:
+                chore.cancel()
+            await self._finish()
+        finally:
+            attendance.cancel()
+            self._watchdog.stop()
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener, listen in zip(self._listeners, self._config.listen, strict=True):
+            implicit = listen.tls is not None and listen.tls.mode == "implicit"
+            server = await loop.create_server(
+                functools.partial(Reception, listener),
+                sock=self._sockets[str(listen.address)],
+                backlog=BACKLOG,
+                ssl=listener.tls if implicit else None,
+            )
+            self._servers.append(server)
+
+    async def _watch_silence(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SILENCE_SECONDS)
+            for listener in self._listeners:
+                listener.dismiss_silent(loop.time())
+
+    async def _adopt(self) -> None:
+        while True:
+            await asyncio.sleep(ADOPT_SECONDS)
+            try:
+                self._dispatcher.adopt(self._spool.adopt())
+                self._forget_events()
+                self._dispatcher.release(self._spool.release_empty())
+            except Exception:
+                log.exception("looking for shards failed")
+
+    def _forget_events(self) -> None:
+        """Deletes events that nobody waits for any more."""
+        observers = [step.plugin for step in self._chain.steps["observe"]]
+        seen = observed(self._config.spool.path, observers)
+        for shard in self._spool.shards:
+            until = seen.get(shard.number, 0) if observers else EVERY_EVENT
+            if shard.has_events(until):
+                shard.change(functools.partial(_delete_events, until), lambda error: None)
+
+    async def _finish(self) -> None:
+        """Ends what is under way, within `shutdown_timeout`."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._config.shutdown_timeout
+        # At once: a client that takes its time must not take it from the attempts under way.
+        deliveries = loop.create_task(self._dispatcher.stop(self._config.shutdown_timeout))
+        for server in self._servers:
+            server.close()
+        for listener in self._listeners:
+            listener.stopping = True
+            for session in list(listener.sessions):
+                if not session.busy:
+                    session.dismiss("421 4.3.2 The gateway is shutting down, please come again")
+        # Sessions end one by one, in any listener; there is no one event to wait for.
+        while any(listener.sessions for listener in self._listeners) and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        for listener in self._listeners:
+            for session in list(listener.sessions):
+                session.dismiss("421 4.3.2 The gateway is shutting down, please come again")
+        await deliveries
+        await self._connections.close(1.0)
+        await self._control.close()
+        await self._spool.drain()
+        self._spool.close()
+        await stop_plugins(self._plugins)
+        log.info("stopped")
+
+
+def _remove_dead_sockets(folder: Path) -> None:
+    """Removes the control sockets of workers that were killed."""
+    for path in folder.glob("worker-*.sock"):
+        if not Path("/proc", path.stem.rpartition("-")[2]).exists():
+            path.unlink(missing_ok=True)
+
+
+def _delete_events(until: int, db: apsw.Connection) -> None:
+    db.execute("DELETE FROM events WHERE number<=?", (until,))
+
+
+def _listener(listen: Listen, ingress: Ingress, logins: bool) -> Listener:
+    context: ssl.SSLContext | None = None
+    if listen.tls is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(listen.tls.certificate, listen.tls.key)
+    return Listener(
+        name=str(listen.address),
+        ingress=ingress,
+        allow=NetworkSet(listen.allow),
+        tls=context,
+        users=load_users(listen.users) if listen.users is not None else None,
+        logins=logins,
+        plaintext_auth=listen.plaintext_auth,
+    )
+
+
+def main() -> int:
+    """The process that `gateway run` starts for each worker."""
+    assignment = Assignment.receive()
+    # Ctrl-C reaches the whole group; the supervisor says what happens then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        config = load_config(assignment.config_path, assignment.config_text())
+        handler = setup_log(config.log, config.hostname, "worker")
+        plugins = load_plugins(config)
+
+        async def run() -> None:
+            worker = Worker(config, plugins, assignment.listen_sockets(), assignment.index, handler)
+            await worker.run(assignment)
+
+        uvloop.run(run())
+    except ConfigError as error:
+        assignment.report_failure("; ".join(map(str, error.problems)))
+        return 2
+    except (PluginStartError, SpoolError, ControlError, OSError) as error:
+        assignment.report_failure(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

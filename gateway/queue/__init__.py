@@ -1,0 +1,1 @@
+"""What waits is attempted, settled, reported and shown."""

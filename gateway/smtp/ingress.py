@@ -1,0 +1,205 @@
+"""From a message's last byte to its place on disk: content → chain → spool → reply.
+
+The SMTP dialogue before that is in `session.py`; what happens to accepted mail in `dispatch.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.configuration.config import Limits
+from gateway.events import Event
+from gateway.hooks.actions import Reject, Tempfail
+from gateway.hooks.chain import Chain, Copy
+from gateway.hooks.condition import Streams
+from gateway.mail.address import AddressSyntaxError, domain_of, parse_path
+from gateway.mail.message import Message, Recipient
+from gateway.queue.dispatch import Dispatcher
+from gateway.smtp.content import flaw, received_field
+from gateway.spool.shard_file import SpoolError
+from gateway.spool.spool import Spool
+
+log = logging.getLogger("gateway.ingress")
+
+
+@dataclass(slots=True, eq=False)
+class Transaction:
+    """A mail transaction from MAIL to its end.
+
+    `stream` is the stream that MAIL was sorted into, `discard` and `hold` are the reasons that
+    hooks gave before the content was known, `dropped` the recipients that are answered with yes
+    and get nothing.
+    """
+
+    message: Message
+    stream: str
+    discard: str | None = None
+    hold: str | None = None
+    dropped: list[tuple[Recipient, str]] = field(default_factory=list)
+
+    @property
+    def recipients(self) -> int:
+        """How many recipients the client believes to have."""
+        return len(self.message.recipients) + len(self.dropped)
+
+
+class Ingress:
+    """Accepts messages.
+
+    Args:
+        hostname: our name in banner and trace fields.
+        limits: sizes and counts.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        hostname: str,
+        limits: Limits,
+        streams: Streams,
+        chain: Chain,
+        spool: Spool,
+        dispatcher: Dispatcher,
+        clock: Callable[[], float],
+    ) -> None:
+        self.hostname = hostname
+        self.limits = limits
+        self.streams = streams
+        self.chain = chain
+        self.spool = spool
+        self.clock = clock
+        self._dispatcher = dispatcher
+        self._may_change = any(chain.steps[hook] for hook in ("mail", "rcpt", "message", "seal"))
+        self.connections = 0
+        self.accepted = 0
+
+    async def accept(self, transaction: Transaction, content: bytes) -> str:
+        """Passes a message through the chain and into the spool.
+
+        Returns the reply to the client. 250 means that the message is on disk, fsynced.
+        """
+        message = transaction.message
+        client = message.client
+        problem = flaw(content, self.limits.line_length)
+        if problem is not None:
+            log.info("%s: message refused: %s", client.address, problem)
+            return f"550 5.6.0 {problem}"
+        now = self.clock()
+        only = (
+            message.recipients[0]
+            if len(message.recipients) == transaction.recipients == 1
+            else None
+        )
+        trace = received_field(
+            client, self.hostname, message.id, only.address if only else None, now
+        )
+        message.receive(trace + content)
+        if len(message.headers.fields("Received")) > self.limits.hops:
+            return f"554 5.4.6 More than {self.limits.hops} hops: a mail loop"
+        if message.stream == transaction.stream:
+            # No hook has chosen another one; an earlier stream may ask for a header.
+            message.stream = self.streams.classify(message, headers_known=True)
+        body = message.body
+        filtered = await self.chain.message(message)
+        if isinstance(filtered, Reject | Tempfail):
+            log.info("%s: message refused: %s %s", message.id, filtered.code, filtered.text)
+            return f"{filtered.code} {filtered.status} {filtered.text}"
+        copies = filtered.copies
+        dropped = transaction.dropped + filtered.discarded
+        if transaction.discard is not None:
+            dropped += [
+                (r, transaction.discard) for copy in copies for r in copy.message.recipients
+            ]
+            copies = []
+        for copy in copies:
+            copy.held = copy.held or transaction.hold
+            problem = self._flaw_of_plugins(copy, body) if self._may_change else None
+            if problem is not None:
+                log.error("%s: plugins made a message that cannot go out: %s", message.id, problem)
+                return "451 4.3.0 The mail cannot be handled now, please try again later"
+        error = await self._commit(message, copies, dropped, now)
+        if error is not None:
+            log.error("%s: not accepted: %s", message.id, error)
+            return storage_reply(error)
+        self.accepted += 1
+        return f"250 2.0.0 Ok: queued as {message.id}"
+
+    def _flaw_of_plugins(self, copy: Copy, body: bytes) -> str | None:
+        """What plugins did that cannot go out; `body` is what came, and was checked then."""
+        message = copy.message
+        if not _is_path(message.sender):
+            return f"the address {message.sender!r}"
+        for recipient in message.recipients:
+            if not domain_of(recipient.address) or not _is_path(recipient.address):
+                return f"the address {recipient.address!r}"
+        changed = message.headers.raw if message.body is body else message.content
+        return flaw(changed, self.limits.line_length)
+
+    async def _commit(
+        self,
+        message: Message,
+        copies: list[Copy],
+        dropped: list[tuple[Recipient, str]],
+        now: float,
+    ) -> SpoolError | None:
+        waiter: asyncio.Future[SpoolError | None] = asyncio.get_running_loop().create_future()
+        client = message.client
+        user = f", user={client.user}" if client.user else ""
+
+        def done(error: SpoolError | None) -> None:
+            if error is None:
+                if log.isEnabledFor(logging.INFO):
+                    log.info(
+                        "%s: client=%s[%s]%s, from=<%s>, size=%d, nrcpt=%d, stream=%s",
+                        message.id,
+                        client.helo,
+                        client.address,
+                        user,
+                        message.sender,
+                        sum(len(copy.message.body) for copy in copies[:1]),
+                        sum(len(copy.message.recipients) for copy in copies),
+                        message.stream,
+                    )
+                for recipient, reason in dropped:
+                    log.info(
+                        "%s: to=<%s>, status=discarded (%s)", message.id, recipient.address, reason
+                    )
+            if not waiter.done():
+                waiter.set_result(error)
+
+        events = [
+            Event(
+                type="discarded",
+                time=now,
+                message_id=message.id,
+                sender=message.sender,
+                recipient=recipient.address,
+                stream=message.stream,
+                client=client.address,
+                user=client.user or "",
+                reason=reason,
+                notes={**message.notes, **recipient.notes},
+            )
+            for recipient, reason in dropped
+        ]
+        self._dispatcher.accept(copies, now, events, done)
+        return await waiter
+
+
+def _is_path(address: str) -> bool:
+    """Whether an address can stand in MAIL or RCPT."""
+    try:
+        return parse_path(f"<{address}>") == (address, "")
+    except AddressSyntaxError:
+        return False
+
+
+def storage_reply(error: SpoolError) -> str:
+    """The reply for mail that the disk does not take now: never 5xx."""
+    if error.full:
+        return "452 4.3.1 No room for mail now, please try again later"
+    return "451 4.3.0 The mail cannot be stored now, please try again later"

@@ -1,0 +1,67 @@
+"""An address that we listen on: who may do what there, and the sessions that are open."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.configuration.network import NetworkSet
+from gateway.configuration.users import Users
+from gateway.mail.message import Client
+from gateway.smtp.ingress import Ingress
+
+
+class OpenSession(Protocol):
+    """What a listener knows of a session.
+
+    Attributes:
+        deadline: until when the client must have said something, on the loop's clock.
+    """
+
+    deadline: float
+
+    @property
+    def busy(self) -> bool:
+        """Whether a message is on its way in."""
+
+    def dismiss(self, reply: str) -> None:
+        """Says a last word and closes."""
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """One address that we listen on, and who may do what there.
+
+    Attributes:
+        name: address and port, as configured.
+        allow: networks that may relay without a login.
+        tls: for STARTTLS, or for TLS from the first byte; None without a certificate.
+        users: who may log in, besides those whom an `auth` hook lets in.
+        logins: whether AUTH is offered at all.
+        plaintext_auth: whether AUTH is offered without TLS.
+        sessions: those that are open.
+        stopping: no new transaction begins.
+    """
+
+    name: str
+    ingress: Ingress
+    allow: NetworkSet
+    tls: ssl.SSLContext | None = None
+    users: Users | None = None
+    logins: bool = False
+    plaintext_auth: bool = False
+    sessions: set[OpenSession] = field(default_factory=set)
+    stopping: bool = False
+
+    def dismiss_silent(self, now: float) -> None:
+        """Ends the sessions that have been silent for too long; `now` is on the loop's clock.
+
+        One look at all of them now and then costs less than a timer for each command.
+        """
+        for session in [late for late in self.sessions if now > late.deadline]:
+            session.dismiss("421 4.4.2 Timeout, closing the connection")
+
+    def may_relay(self, client: Client) -> bool:
+        """Whether a client may send to any domain: it is in an allowed network, or logged in."""
+        return client.user is not None or client.address in self.allow

@@ -1,0 +1,254 @@
+"""The mail transactions of a session: MAIL, RCPT, DATA and BDAT (RFC 5321 3.3, RFC 3030).
+
+mail → rcpt → the message's bytes; then `ingress.py` accepts the message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import ClassVar
+
+from gateway.hooks.actions import Discard, Quarantine, Reject, Tempfail
+from gateway.mail.address import AddressSyntaxError, domain_of, parse_parameters, parse_path
+from gateway.mail.message import Message, Recipient
+from gateway.smtp.content import unstuff
+from gateway.smtp.esmtp import apply_mail_parameters, apply_rcpt_parameters
+from gateway.smtp.ingress import Transaction, storage_reply
+from gateway.smtp.listener import Listener
+from gateway.smtp.session import READ_BLOCK, Command, EndError, Session
+from gateway.spool import queue_id
+
+log = logging.getLogger("gateway.session")
+
+
+class Reception(Session):
+    """A session that takes mail."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener)
+        self._chunks: list[bytes] | None = None
+        self._chunks_size = 0
+        self._chunks_failed = False
+
+    def _set_rset_state(self) -> None:
+        super()._set_rset_state()
+        self._chunks = None
+        self._chunks_size = 0
+        self._chunks_failed = False
+
+    async def _mail(self, arg: str) -> None:
+        """MAIL FROM."""
+        client = self.client
+        if not client.helo:
+            self.wrong("503 5.5.1 Send EHLO first")
+            return
+        if self.transaction is not None:
+            self.wrong("503 5.5.1 A mail transaction is open already")
+            return
+        if arg[:5].upper() != "FROM:":
+            self.wrong("501 5.5.4 Syntax: MAIL FROM:<address>")
+            return
+        try:
+            sender, rest = parse_path(arg[5:])
+            parameters = parse_parameters(rest) if rest else {}
+        except AddressSyntaxError as error:
+            self.wrong(f"501 5.1.7 {error}")
+            return
+        ingress = self.ingress
+        number = ingress.spool.home.next_id(ingress.clock())
+        message = Message(queue_id.to_text(number), sender, client)
+        size, refusal = apply_mail_parameters(message, parameters, self.limits.message_size)
+        if refusal is None and not sender.isascii() and not message.smtputf8:
+            refusal = "553 5.6.7 This address needs SMTPUTF8 (RFC 6531)"
+        if refusal is not None:
+            self.wrong(refusal)
+            return
+        failure = ingress.spool.refusal(size)
+        if failure is not None:
+            log.warning("mail is refused for now: %s", failure)
+            self.say(storage_reply(failure))
+            return
+        stream = message.stream = ingress.streams.classify(message, headers_known=False)
+        answer = await ingress.chain.mail(message)
+        if isinstance(answer, Reject | Tempfail):
+            log.info("%s: MAIL from <%s> refused: %s", client.address, sender, answer.text)
+            self.say(f"{answer.code} {answer.status} {answer.text}")
+            return
+        transaction = Transaction(message, stream)
+        if isinstance(answer, Discard):
+            transaction.discard = answer.reason
+        elif isinstance(answer, Quarantine):
+            transaction.hold = answer.reason
+        self.transaction = transaction
+        self.say("250 2.1.0 Ok")
+
+    async def _rcpt(self, arg: str) -> None:
+        """RCPT TO."""
+        transaction = self.transaction
+        if transaction is None:
+            self.wrong("503 5.5.1 Send MAIL first")
+            return
+        if self._chunks is not None:
+            self.wrong("503 5.5.1 The message has begun, no recipient can be added")
+            return
+        if arg[:3].upper() != "TO:":
+            self.wrong("501 5.5.4 Syntax: RCPT TO:<address>")
+            return
+        message = transaction.message
+        try:
+            address, rest = parse_path(arg[3:])
+            recipient = Recipient(address, message=message)
+            refusal = apply_rcpt_parameters(recipient, parse_parameters(rest)) if rest else None
+        except AddressSyntaxError as error:
+            self.wrong(f"501 5.1.3 {error}")
+            return
+        if refusal is not None:
+            self.wrong(refusal)
+        elif not self.listener.may_relay(self.client):
+            if self.may_log_in():
+                self.wrong("530 5.7.0 Authentication is required")
+            else:
+                log.warning("%s: relaying to <%s> denied", self.client.address, address)
+                self.wrong("550 5.7.1 Relaying is not allowed for you")
+        elif not domain_of(address):
+            self.wrong("550 5.1.3 The address needs a domain")
+        elif not address.isascii() and not message.smtputf8:
+            self.wrong("553 5.6.7 This address needs SMTPUTF8 (RFC 6531)")
+        elif transaction.recipients >= self.limits.recipients:
+            self.say("452 4.5.3 Too many recipients for one message")
+        else:
+            await self._take_recipient(transaction, recipient)
+
+    async def _take_recipient(self, transaction: Transaction, recipient: Recipient) -> None:
+        answer = await self.ingress.chain.rcpt(recipient)
+        recipient.message = None  # ends a reference cycle that would keep the message in memory
+        if isinstance(answer, Reject | Tempfail):
+            log.info(
+                "%s: RCPT to <%s> refused: %s",
+                self.client.address,
+                recipient.address,
+                answer.text,
+            )
+            self.say(f"{answer.code} {answer.status} {answer.text}")
+            return
+        if isinstance(answer, Discard):
+            transaction.dropped.append((recipient, answer.reason))
+        else:
+            if isinstance(answer, Quarantine):
+                transaction.hold = transaction.hold or answer.reason
+            transaction.message.recipients.append(recipient)
+        self.say("250 2.1.5 Ok")
+
+    # A message's content.
+
+    def _expects_content(self) -> Transaction | None:
+        transaction = self.transaction
+        if transaction is None:
+            self.wrong("503 5.5.1 Send MAIL first")
+        elif not transaction.recipients:
+            self.wrong("554 5.5.1 No valid recipients")
+        else:
+            return transaction
+        return None
+
+    async def _data(self, arg: str) -> None:
+        """DATA: everything up to CR LF . CR LF, and nothing else, ends the message."""
+        if arg.strip(" "):
+            self.wrong("501 5.5.4 DATA takes no argument")
+            return
+        if self._chunks is not None:
+            self.wrong("503 5.5.1 DATA and BDAT do not go together (RFC 3030)")
+            return
+        transaction = self._expects_content()
+        if transaction is None:
+            return
+        self.say("354 End data with <CR><LF>.<CR><LF>")
+        content = await self._read_content()
+        if content is None:
+            reply = "552 5.3.4 The message is too large"
+        else:
+            reply = await self.ingress.accept(transaction, content)
+        self._set_rset_state()
+        self.say(reply)
+
+    async def _read_content(self) -> bytes | None:
+        """The content without transparency dots; None if it is over the limit."""
+        reader = self.reader
+        limit = self.limits.message_size
+        blocks: list[bytes] = []
+        size = 0
+        # The CRLF of the DATA line belongs to the terminator of an empty message.
+        reader.unread(b"\r\n")
+        ended = False
+        while not ended:
+            self._reset_timeout(self.limits.data_timeout)
+            try:
+                block: bytes = (await reader.readuntil(b"\r\n.\r\n"))[:-3]
+                ended = True
+            except asyncio.LimitOverrunError as error:
+                block = await reader.readexactly(error.consumed)
+            size += len(block)
+            if size - 2 <= limit:
+                blocks.append(block)
+            else:
+                blocks.clear()
+        self._reset_timeout()
+        if size - 2 > limit:
+            return None
+        return unstuff(blocks[0] if len(blocks) == 1 else b"".join(blocks))
+
+    async def _bdat(self, arg: str) -> None:
+        """BDAT: a chunk of known size (RFC 3030)."""
+        size_text, _, last = arg.strip(" ").partition(" ")
+        if not size_text.isascii() or not size_text.isdigit() or last.upper() not in ("", "LAST"):
+            # The size of what follows is unknown, so nothing that follows can be understood.
+            self.end("501 5.5.4 Syntax: BDAT size [LAST]")
+        size = int(size_text)
+        transaction: Transaction | None = None
+        refusal: str | None = None
+        if self._chunks_failed:
+            refusal = "503 5.5.1 An earlier chunk has failed, send RSET"
+        elif (transaction := self.transaction) is None or not transaction.recipients:
+            refusal = "503 5.5.1 Send MAIL and RCPT first"
+        elif self._chunks_size + size > self.limits.message_size:
+            refusal = "552 5.3.4 The message is too large"
+        if self._chunks is None:
+            self._chunks = []
+        if refusal is not None:
+            self._chunks.clear()
+            self._chunks_failed = self.transaction is not None
+        # The octets come whatever we think of the command.
+        await self._read_chunk(size, keep=refusal is None)
+        if refusal is not None:
+            if self.transaction is None:
+                self._chunks = None
+            self.wrong(refusal)
+        elif not last:
+            self.say(f"250 2.0.0 {size} octets received")
+        else:
+            assert transaction is not None
+            reply = await self.ingress.accept(transaction, b"".join(self._chunks))
+            self._set_rset_state()
+            self.say(reply)
+
+    async def _read_chunk(self, size: int, keep: bool) -> None:
+        assert self._chunks is not None
+        while size:
+            self._reset_timeout(self.limits.data_timeout)
+            block = await self.reader.read(min(size, READ_BLOCK))
+            if not block:
+                raise EndError
+            size -= len(block)
+            if keep:
+                self._chunks.append(block)
+                self._chunks_size += len(block)
+        self._reset_timeout()
+
+    commands: ClassVar[dict[bytes, Command]] = {
+        **Session.commands,
+        b"MAIL": _mail,
+        b"RCPT": _rcpt,
+        b"DATA": _data,
+        b"BDAT": _bdat,
+    }

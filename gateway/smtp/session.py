@@ -1,0 +1,401 @@
+"""One client's SMTP session (RFC 5321): connection, EHLO, STARTTLS, AUTH.
+
+Its mail transactions are in `reception.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import re
+from asyncio.streams import StreamReaderProtocol
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Any, ClassVar, NoReturn
+
+from aiosmtpd.smtp import SMTP
+
+from gateway.hooks.actions import Reject, Tempfail
+from gateway.hooks.plugin import Login
+from gateway.mail.message import Client
+from gateway.smtp.ingress import Transaction
+from gateway.smtp.line_reader import LineReader
+from gateway.smtp.listener import Listener
+
+READ_BLOCK = 64 << 10
+COMMAND_LENGTH = 4096
+"""Octets in a command line. RFC 5321 4.5.3.1.4 asks for 512, extensions add to it."""
+AUTH_LENGTH = 12288
+"""Octets in an answer to AUTH (RFC 4954 4)."""
+TLS_HANDSHAKE_SECONDS = 30.0
+
+_CONTROLS = re.compile(rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+
+log = logging.getLogger("gateway.session")
+
+Command = Callable[[Any, str], Awaitable[None]]
+"""A command of the session, with its argument."""
+
+
+class EndError(Exception):
+    """The session ends here; what had to be said has been said."""
+
+
+class _Peer:
+    """What aiosmtpd's connection handling wants to know of a session."""
+
+    __slots__ = ("peer",)
+
+
+class _NoTimer:
+    """Stands in for aiosmtpd's timer: `Listener.dismiss_silent` does its work."""
+
+    def cancel(self) -> None:
+        """Nothing to cancel."""
+
+
+class Session(SMTP):
+    """One client's connection.
+
+    aiosmtpd gives the connection's life; the commands are ours. Its constructor
+    looks through the class and its handler for each connection (0.3 ms), so it is not called.
+    """
+
+    _original_transport = None
+    _tls_protocol = None
+    _timeout_handle: Any = _NoTimer()
+    session = None
+    transport: asyncio.Transport | None = None
+
+    def __init__(self, listener: Listener) -> None:
+        loop = asyncio.get_running_loop()
+        self.reader = LineReader(READ_BLOCK, loop)
+        StreamReaderProtocol.__init__(self, self.reader, self._cb_client_connected, loop)
+        self.loop = loop
+        self.listener = listener
+        self.ingress = listener.ingress
+        self.limits = listener.ingress.limits
+        self.deadline = 0.0
+        self.client = Client("")
+        self.transaction: Transaction | None = None
+        self._errors = 0
+
+    # The connection.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        self.ingress.connections += 1
+        self.listener.sessions.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone, from whichever side."""
+        self.ingress.connections -= 1
+        self.listener.sessions.discard(self)
+        super().connection_lost(error)
+
+    def eof_received(self) -> bool | None:
+        """The client sends no more; what it has sent is still answered."""
+        return bool(StreamReaderProtocol.eof_received(self))
+
+    def _create_session(self) -> Any:
+        return _Peer()
+
+    def _set_rset_state(self) -> None:
+        self.transaction = None
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        self.deadline = self.loop.time() + (duration or self.limits.command_timeout)
+
+    def say(self, reply: str) -> None:
+        """Writes a reply."""
+        self._writer.write(reply.encode("utf-8", "replace") + b"\r\n")
+
+    @property
+    def busy(self) -> bool:
+        """Whether a message is on its way in."""
+        return self.transaction is not None
+
+    def dismiss(self, reply: str) -> None:
+        """Says a last word and closes."""
+        if self.transport is not None:
+            self.say(reply)
+            self.transport.close()
+
+    async def _handle_client(self) -> None:
+        try:
+            await self._talk()
+        except (EndError, ConnectionError, asyncio.IncompleteReadError):
+            pass
+        except Exception:
+            log.exception("a session broke off")
+            self.say("421 4.3.0 Internal error, please try again later")
+        self._writer.close()
+
+    async def _talk(self) -> None:
+        await self._greet()
+        commands = self.commands
+        while True:
+            line = await self._read_line()
+            verb, _, argument = line.partition(b" ")
+            command = commands.get(verb.upper())
+            self._reset_timeout()
+            if command is None:
+                self.wrong("500 5.5.2 Command not recognized")
+            else:
+                try:
+                    text = argument.decode()
+                except UnicodeDecodeError:
+                    self.wrong("500 5.5.2 The command is not UTF-8")
+                else:
+                    await command(self, text)
+            await self._writer.drain()
+            if self.listener.stopping and self.transaction is None:
+                self.end("421 4.3.2 The gateway is shutting down, please come again")
+
+    async def _greet(self) -> None:
+        assert self.transport is not None
+        client = self.client
+        client.address, client.port = (self.transport.get_extra_info("peername") or ("", 0))[:2]
+        client.address = client.address.removeprefix("::ffff:")
+        client.listener = self.listener.name
+        tls = self.transport.get_extra_info("ssl_object")
+        client.tls = tls.version() if tls is not None else None
+        ingress = self.ingress
+        if ingress.connections > self.limits.connections:
+            self.end("421 4.3.2 Too many connections, please try again later")
+        answer = await ingress.chain.connect(client)
+        if isinstance(answer, Reject):
+            self.end(f"554 {answer.status} {answer.text}")
+        if isinstance(answer, Tempfail):
+            self.end(f"421 {answer.status} {answer.text}")
+        self.say(f"220 {ingress.hostname} ESMTP")
+
+    async def _read_line(self, limit: int = COMMAND_LENGTH) -> bytes:
+        """The next line without its CRLF. What can be no command is answered here."""
+        while True:
+            try:
+                line: bytes = await self.reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError as error:
+                await self._skip_line(error.consumed)
+                line = b""
+            if not 0 < len(line) <= limit:
+                self.wrong("500 5.5.6 Line too long")
+            elif not line.endswith(b"\r\n"):
+                self.wrong("500 5.5.2 A line ends with CR LF (RFC 5321 2.3.8)")
+            elif _CONTROLS.search(line):
+                self.wrong("500 5.5.2 Control characters are not allowed")
+            else:
+                return line[:-2]
+
+    async def _skip_line(self, consumed: int) -> None:
+        while True:
+            await self.reader.readexactly(consumed)
+            try:
+                await self.reader.readuntil(b"\n")
+            except asyncio.LimitOverrunError as error:
+                consumed = error.consumed
+            else:
+                return
+
+    def wrong(self, reply: str) -> None:
+        """Answers what breaks the protocol, and closes when it happens too often."""
+        self._errors += 1
+        if self._errors > self.limits.errors:
+            self.end("421 4.7.0 Too many errors")
+        self.say(reply)
+
+    def end(self, reply: str) -> NoReturn:
+        """Says a last word and ends the session."""
+        self.say(reply)
+        raise EndError
+
+    # Commands before a message.
+
+    async def _introduce(self, name: str, esmtp: bool) -> bool:
+        name = name.strip(" ")
+        if not name or len(name) > 255 or " " in name:
+            self.wrong("501 5.5.4 Say EHLO with your name: EHLO mail.example.com")
+            return False
+        self._set_rset_state()
+        # Mail that was accepted keeps the client as it was then.
+        client = self.client = replace(self.client, helo=name, esmtp=esmtp)
+        answer = await self.ingress.chain.helo(client)
+        if isinstance(answer, Reject | Tempfail):
+            client.helo = ""
+            self.say(f"{answer.code} {answer.status} {answer.text}")
+            return False
+        return True
+
+    async def _helo(self, hostname: str) -> None:
+        """HELO."""
+        if await self._introduce(hostname, esmtp=False):
+            self.say(f"250 {self.ingress.hostname}")
+
+    async def _ehlo(self, hostname: str) -> None:
+        """EHLO."""
+        if await self._introduce(hostname, esmtp=True):
+            lines = [self.ingress.hostname, *self._extensions()]
+            reply = "\r\n".join(f"250-{line}" for line in lines[:-1])
+            self.say(f"{reply}\r\n250 {lines[-1]}")
+
+    def _extensions(self) -> Iterator[str]:
+        yield "PIPELINING"
+        yield f"SIZE {self.limits.message_size}"
+        yield "8BITMIME"
+        yield "SMTPUTF8"
+        yield "DSN"
+        yield "ENHANCEDSTATUSCODES"
+        if self.listener.tls is not None and self.client.tls is None:
+            yield "STARTTLS"
+        if self.may_log_in():
+            yield "AUTH PLAIN LOGIN"
+        yield "CHUNKING"
+
+    def may_log_in(self) -> bool:
+        """Whether AUTH is offered now."""
+        listener = self.listener
+        return listener.logins and (self.client.tls is not None or listener.plaintext_auth)
+
+    async def _starttls(self, arg: str) -> None:
+        """STARTTLS (RFC 3207)."""
+        context = self.listener.tls
+        if arg.strip(" "):
+            self.wrong("501 5.5.4 STARTTLS takes no argument")
+            return
+        if context is None or self.client.tls is not None:
+            self.wrong("503 5.5.1 TLS is not available now")
+            return
+        # Commands sent ahead of the handshake were not protected by it: they are dropped.
+        self.reader.discard()
+        self.say("220 2.0.0 Go ahead")
+        assert self.transport is not None
+        try:
+            transport = await self.loop.start_tls(
+                self.transport,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS,
+            )
+        except (OSError, TimeoutError) as error:
+            log.info("%s: TLS handshake failed: %s", self.client.address, error)
+            raise EndError from None
+        if transport is None:
+            raise EndError
+        self.transport = transport
+        for stream in (self._writer, self.reader, self):
+            vars(stream)["_transport"] = transport
+        vars(self)["_over_ssl"] = True
+        self._set_rset_state()
+        version = transport.get_extra_info("ssl_object").version()
+        # What was said before the handshake may have been said by somebody else (RFC 3207 4.2).
+        self.client = replace(self.client, helo="", user=None, tls=version)
+
+    async def _auth(self, arg: str) -> None:
+        """AUTH PLAIN and AUTH LOGIN (RFC 4954)."""
+        client = self.client
+        if not client.esmtp or not client.helo:
+            self.wrong("503 5.5.1 Send EHLO first")
+        elif not self.may_log_in():
+            if self.listener.logins:
+                self.wrong("538 5.7.11 Encryption is required: send STARTTLS first")
+            else:
+                self.wrong("502 5.5.1 AUTH is not available here")
+        elif client.user is not None:
+            self.wrong("503 5.5.1 Already authenticated")
+        elif self.transaction is not None:
+            self.wrong("503 5.5.1 AUTH is not allowed during a mail transaction")
+        else:
+            mechanism, _, initial = arg.partition(" ")
+            credentials = await self._credentials(mechanism.upper(), initial.strip(" "))
+            if credentials is not None:
+                await self._log_in(mechanism.upper(), *credentials)
+
+    async def _credentials(self, mechanism: str, initial: str) -> tuple[str, str] | None:
+        if mechanism not in ("PLAIN", "LOGIN"):
+            self.wrong("504 5.5.4 Use AUTH PLAIN or AUTH LOGIN")
+            return None
+        try:
+            if mechanism == "PLAIN":
+                answer = await self._challenge("", initial)
+                _, username, password = answer.split("\0")
+            else:
+                username = await self._challenge("Username:", initial)
+                password = await self._challenge("Password:", "")
+        except (binascii.Error, ValueError):
+            self.wrong("501 5.5.2 The answer cannot be decoded, or was cancelled")
+            return None
+        return username, password
+
+    async def _challenge(self, prompt: str, initial: str) -> str:
+        """The client's decoded answer; raises ValueError for `*` and what is no base64."""
+        if not initial:
+            self.say(f"334 {base64.b64encode(prompt.encode()).decode()}")
+            initial = (await self._read_line(AUTH_LENGTH)).decode()
+        elif initial == "=":
+            return ""
+        return base64.b64decode(initial, validate=True).decode()
+
+    async def _log_in(self, mechanism: str, username: str, password: str) -> None:
+        login = Login(self.client, mechanism, username, password)
+        answer = await self.ingress.chain.auth(login)
+        if isinstance(answer, Tempfail):
+            self.say(f"454 {answer.status} {answer.text}")
+        elif answer is None and not await self._is_user(username, password):
+            log.warning("%s: login as %r failed", self.client.address, username)
+            self.wrong("535 5.7.8 The user name or the password is wrong")
+        elif isinstance(answer, Reject):
+            log.warning("%s: login as %r refused", self.client.address, username)
+            self.wrong(f"535 {answer.status} {answer.text}")
+        else:
+            # Mail that was accepted keeps the client as it was then.
+            self.client = replace(self.client, user=login.user)
+            self.say("235 2.7.0 Welcome")
+
+    async def _is_user(self, username: str, password: str) -> bool:
+        users = self.listener.users
+        if users is None:
+            return False
+        # Checking a hash takes tens of milliseconds on purpose.
+        return await self.loop.run_in_executor(None, users.verify, username, password)
+
+    async def _noop(self, arg: str) -> None:
+        """NOOP."""
+        self.say("250 2.0.0 Ok")
+
+    async def _quit(self, arg: str) -> None:
+        """QUIT."""
+        self.end("221 2.0.0 Bye")
+
+    async def _rset(self, arg: str) -> None:
+        """RSET."""
+        self._set_rset_state()
+        self.say("250 2.0.0 Ok")
+
+    async def _vrfy(self, arg: str) -> None:
+        """VRFY: we do not know before we try (RFC 5321 3.5.3)."""
+        self.say("252 2.1.5 Send some mail, I will try")
+
+    async def _expn(self, arg: str) -> None:
+        """EXPN."""
+        self.wrong("502 5.5.1 EXPN is not available")
+
+    async def _help(self, arg: str) -> None:
+        """HELP."""
+        self.say("214 2.0.0 See RFC 5321")
+
+    commands: ClassVar[dict[bytes, Command]] = {
+        b"HELO": _helo,
+        b"EHLO": _ehlo,
+        b"STARTTLS": _starttls,
+        b"AUTH": _auth,
+        b"RSET": _rset,
+        b"NOOP": _noop,
+        b"QUIT": _quit,
+        b"VRFY": _vrfy,
+        b"EXPN": _expn,
+        b"HELP": _help,
+    }

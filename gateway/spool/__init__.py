@@ -1,0 +1,1 @@
+"""Accepted mail on disk."""

@@ -1,0 +1,148 @@
+"""The outbox: events that workers wrote with the mail that they are about, for observers.
+
+The service process reads the shards beside their owners and remembers, in one file, how far each
+observer has come. The owner of a shard deletes what every observer has seen. An observer gets each
+event at least once: after a crash some come again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import apsw
+
+from gateway.events import Event
+from gateway.hooks.chain import Chain, Step
+from gateway.mail.message import Client, Message, Recipient
+from gateway.spool.spool import shard_numbers
+
+BATCH = 500
+"""Events that an observer gets at a time."""
+
+log = logging.getLogger("gateway.outbox")
+
+
+class Outbox:
+    """Gives the events in a folder of shards to the observers of a chain.
+
+    During a reload there are two service processes; a lock lets one at a time pass events on.
+    """
+
+    def __init__(self, folder: Path, chain: Chain) -> None:
+        self._folder = folder
+        self._chain = chain
+        self._seen: dict[str, dict[str, int]] = {}
+        self._lock = -1
+
+    async def pass_on(self) -> int:
+        """Gives each observer up to `BATCH` new events of each shard.
+
+        Returns how many events observers have taken; 0 if there is nothing to do for now.
+        """
+        steps = self._chain.steps["observe"]
+        if not steps or not self._is_ours():
+            return 0
+        count = 0
+        for number in shard_numbers(self._folder):
+            for step in steps:
+                count += await self._pass_on(number, step)
+        return count
+
+    def _is_ours(self) -> bool:
+        if self._lock < 0:
+            path = self._folder / "observed.lock"
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            self._lock = descriptor
+            seen = _read_seen(self._folder)
+            names = [step.plugin for step in self._chain.steps["observe"]]
+            self._seen = {name: seen.get(name, {}) for name in names}
+        return True
+
+    async def _pass_on(self, number: int, step: Step) -> int:
+        seen = self._seen[step.plugin]
+        rows = _read_events(self._folder, number, seen.get(str(number), 0))
+        if not rows:
+            return 0
+        events = [event for _, event in rows if event is not None and _meets(step, event)]
+        if events and not await self._chain.observe(step, events):
+            return 0
+        seen[str(number)] = rows[-1][0]
+        self._write_seen()
+        return len(rows)
+
+    def close(self) -> None:
+        """Lets another process pass events on."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _write_seen(self) -> None:
+        path = self._folder / "observed.json"
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(self._seen))
+        temporary.replace(path)
+
+
+def observed(folder: Path, observers: Sequence[str]) -> dict[int, int]:
+    """Up to which event of each shard all of these observers have seen everything."""
+    every = _read_seen(folder)
+    seen = [every.get(name, {}) for name in observers]
+    numbers = {int(number) for one in seen for number in one}
+    return {number: min(one.get(str(number), 0) for one in seen) for number in numbers}
+
+
+def _read_seen(folder: Path) -> dict[str, dict[str, int]]:
+    try:
+        seen: dict[str, dict[str, int]] = json.loads((folder / "observed.json").read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        log.error("observed.json is damaged: observers get events again")
+        return {}
+    return seen
+
+
+def _read_events(folder: Path, number: int, after: int) -> Sequence[tuple[int, Event | None]]:
+    """Positions and events; None for one that is damaged."""
+    try:
+        db = apsw.Connection(
+            os.fspath(folder / f"{number:04d}.db"), flags=apsw.SQLITE_OPEN_READONLY
+        )
+    except apsw.CantOpenError:
+        return []  # removed since we looked
+    with contextlib.closing(db):
+        db.set_busy_timeout(5_000)
+        sql = "SELECT number, event FROM events WHERE number>? ORDER BY number LIMIT ?"
+        rows: list[tuple[int, Event | None]] = []
+        for position, text in db.execute(sql, (after, BATCH)):
+            try:
+                rows.append((position, Event.from_json(text)))
+            except ValueError as error:
+                log.error("shard %04d: event %d is damaged: %s", number, position, error)
+                rows.append((position, None))
+        return rows
+
+
+def _meets(step: Step, event: Event) -> bool:
+    """Whether an event is about mail that the entry's condition means.
+
+    A header is not known any more; a condition that asks for one lets every event pass.
+    """
+    condition = step.condition
+    if condition is None or "header" in condition.needs:
+        return True
+    client = Client(address=event.client, user=event.user or None)
+    message = Message(event.message_id, event.sender, client, event.stream)
+    message.recipients = [Recipient(event.recipient)]
+    return condition.matches(message)
