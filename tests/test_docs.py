@@ -413,6 +413,13 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in _anchors(file), f"{document.name}: {target}"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_files_of_the_code_that_are_named_exist(document: Path) -> None:
+    text = (ROOT / document).read_text()
+    named = re.findall(r"`((?:gateway|plugins|tests|bench|examples)/[\w./]+)`", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_every_document_is_linked_from_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
     for document in DOCUMENTS:
