@@ -16,7 +16,7 @@ from typing import Protocol
 
 from gateway.attempt import Outcome, Times
 from gateway.configuration.config import Log
-from gateway.log_line import DELIVERY, AttemptRecord, JsonLines, TextLines
+from gateway.log_line import DELIVERY, INGRESS, AcceptRecord, AttemptRecord, JsonLines, TextLines
 from gateway.mail.message import Recipient
 
 _BATCH = 64 << 10
@@ -69,7 +69,13 @@ class LineHandler(logging.Handler):
 
     def attempt(self, attempt: AttemptRecord) -> None:
         """Takes an attempt, without a record of the standard library's around it."""
-        line = self._render.attempt(attempt, time.time())
+        self._take(self._render.attempt(attempt, time.time()))
+
+    def accepted(self, accepted: AcceptRecord) -> None:
+        """Takes an accepted message, likewise."""
+        self._take(self._render.accepted(accepted, time.time()))
+
+    def _take(self, line: str) -> None:
         self.acquire()
         try:
             self._put(line, False)
@@ -221,6 +227,26 @@ class AttemptLog:
             self._logger.info(attempt)
         else:
             self._handler.attempt(attempt)
+
+
+class AcceptLog:
+    """Writes the line for each message that is accepted, in the same two ways."""
+
+    def __init__(self, handler: LineHandler | None = None) -> None:
+        self._logger = logging.getLogger(INGRESS)
+        self._handler = handler
+
+    @property
+    def enabled(self) -> bool:
+        """Whether such lines are wanted."""
+        return self._logger.isEnabledFor(logging.INFO)
+
+    def write(self, accepted: AcceptRecord) -> None:
+        """Logs that a message is on disk."""
+        if self._handler is None:
+            self._logger.info(accepted)
+        else:
+            self._handler.accepted(accepted)
 
 
 def setup(config: Log, hostname: str, role: str) -> LineHandler:

@@ -11,6 +11,7 @@ from json.encoder import encode_basestring as _quoted
 from typing import NamedTuple
 
 DELIVERY = "gateway.delivery"
+INGRESS = "gateway.ingress"
 
 # Controls of C0 and C1, line and paragraph separators, marks that reorder text, half surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -25,6 +26,30 @@ def escape(text: str) -> str:
 def _escape_character(match: re.Match[str]) -> str:
     point = ord(match[0])
     return f"\\x{point:02x}" if point < 256 else f"\\u{point:04x}"
+
+
+class AcceptRecord(NamedTuple):
+    """A message that is on disk; as a string, a line such as Postfix writes.
+
+    `size` is in octets, `recipients` counts those that the message goes to.
+    """
+
+    message_id: str
+    helo: str
+    address: str
+    user: str
+    sender: str
+    size: int
+    recipients: int
+    stream: str
+
+    def __str__(self) -> str:
+        user = f", user={self.user}" if self.user else ""
+        return (
+            f"{self.message_id}: client={self.helo}[{self.address}]{user}, "
+            f"from=<{_unbracketed(self.sender)}>, size={self.size}, nrcpt={self.recipients}, "
+            f"stream={self.stream}"
+        )
 
 
 class AttemptRecord(NamedTuple):
@@ -47,14 +72,18 @@ class AttemptRecord(NamedTuple):
         message_id, to, relay, delay, (queued, waiting, connecting, sending), dsn, status, reply = (
             self
         )
-        if ">" in to or "<" in to:
-            # A quoted local part may hold them, and would end the address for who reads the line.
-            to = to.replace("<", "\\x3c").replace(">", "\\x3e")
         return (
-            f"{message_id}: to=<{to}>, relay={relay}, delay={_seconds(delay)}, delays="
-            f"{_seconds(queued)}/{_seconds(waiting)}/{_seconds(connecting)}/{_seconds(sending)}, "
-            f"dsn={dsn}, status={status} ({reply})"
+            f"{message_id}: to=<{_unbracketed(to)}>, relay={relay}, delay={_seconds(delay)}, "
+            f"delays={_seconds(queued)}/{_seconds(waiting)}/{_seconds(connecting)}"
+            f"/{_seconds(sending)}, dsn={dsn}, status={status} ({reply})"
         )
+
+
+def _unbracketed(address: str) -> str:
+    if ">" in address or "<" in address:
+        # A quoted local part may hold them, and would end the address for who reads the line.
+        return address.replace("<", "\\x3c").replace(">", "\\x3e")
+    return address
 
 
 _HUNDREDTHS = tuple(f"{hundredths / 100:g}" for hundredths in range(101))
@@ -134,6 +163,10 @@ class TextLines:
         """The line of an attempt, at a time in seconds since the epoch."""
         return f"{self._stamp(now)}{self._origin}{escape(str(attempt))}\n"
 
+    def accepted(self, accepted: AcceptRecord, now: float) -> str:
+        """The line of an accepted message, at a time in seconds since the epoch."""
+        return f"{self._stamp(now)}{self._origin}{escape(str(accepted))}\n"
+
     def _name(self, name: str) -> str:
         """Who speaks, if it is not the gateway itself."""
         shown = self._names.get(name)
@@ -156,6 +189,8 @@ class JsonLines:
         """The record's line with its line end."""
         if isinstance(record.msg, AttemptRecord):
             return self.attempt(record.msg, record.created)
+        if isinstance(record.msg, AcceptRecord):
+            return self.accepted(record.msg, record.created)
         values = {"message": _message(record)}
         if trace := _trace(record):
             values["traceback"] = trace
@@ -178,6 +213,16 @@ class JsonLines:
             f'"delay":{delay:.3f},'
             f'"delays":[{queued:.3f},{waiting:.3f},{connecting:.3f},{sending:.3f}],'
             f'"dsn":{_quoted(dsn)},"status":{_quoted(status)},"reply":{_quoted(reply)}}}'
+        )
+
+    def accepted(self, accepted: AcceptRecord, now: float) -> str:
+        """The line of an accepted message, at a time in seconds since the epoch."""
+        message_id, helo, address, user, sender, size, recipients, stream = accepted
+        return _ended(
+            f'{{"time":"{self._stamp(now)}",{self._origin},"level":"info","logger":"{INGRESS}",'
+            f'"id":{_quoted(message_id)},"status":"accepted","helo":{_quoted(helo)},'
+            f'"client":{_quoted(address)},"user":{_quoted(user)},"from":{_quoted(sender)},'
+            f'"size":{size},"nrcpt":{recipients},"stream":{_quoted(stream)}}}'
         )
 
 

@@ -21,7 +21,7 @@ from gateway.events import Event
 from gateway.hooks.chain import Chain
 from gateway.hooks.load import load_plugins
 from gateway.hooks.watchdog import Watchdog
-from gateway.log import AttemptLog
+from gateway.log import AcceptLog, AttemptLog
 from gateway.queue.administration import QueueService, Row, Selection, read
 from gateway.queue.dispatch import Dispatcher
 from gateway.queue.lane import Bounds
@@ -141,6 +141,7 @@ class Assembly:
             chain=self.chain,
             spool=self.spool,
             dispatcher=self.dispatcher,
+            accept_log=AcceptLog(),
             clock=time.time,
         )
         self.listener = Listener(

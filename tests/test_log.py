@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from gateway.attempt import Disposition, Outcome, Times
 from gateway.configuration.config import Log
-from gateway.log import AttemptLog, LineHandler, setup
-from gateway.log_line import AttemptRecord, JsonLines, TextLines, escape
+from gateway.log import AcceptLog, AttemptLog, LineHandler, setup
+from gateway.log_line import AcceptRecord, AttemptRecord, JsonLines, TextLines, escape
 from gateway.mail.message import Recipient
 
 ATTEMPT = AttemptRecord(
@@ -261,6 +261,38 @@ def test_attempts_from_their_values(
         f"4G1XZ2ABCDEFG: to=<ann@example.org>, relay=mx[192.0.2.1]:25, {delays}, dsn=4.7.1, "
         f"status={status} (451 4.7.1 later)"
     ]
+
+
+ACCEPTED = AcceptRecord(
+    "4G1XZ2ABCDEFG", "mx", "192.0.2.1", "shop", '"a>\nb"@example.org', 4096, 2, "bulk"
+)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_accepted_messages(file: Path, direct: bool) -> None:
+    log = AcceptLog(start(file) if direct else None)
+    if not direct:
+        start(file)
+    assert log.enabled
+    log.write(ACCEPTED)
+    log.write(ACCEPTED._replace(user="", sender=""))
+    assert lines(file) == [
+        '4G1XZ2ABCDEFG: client=mx[192.0.2.1], user=shop, from=<"a\\x3e\\x0ab"@example.org>, '
+        "size=4096, nrcpt=2, stream=bulk",
+        "4G1XZ2ABCDEFG: client=mx[192.0.2.1], from=<>, size=4096, nrcpt=2, stream=bulk",
+    ]
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_accepted_messages_as_json(file: Path, direct: bool) -> None:
+    handler = start(file, "json")
+    AcceptLog(handler if direct else None).write(ACCEPTED)
+    data = json.loads(file.read_text())
+    assert data["logger"] == "gateway.ingress"
+    assert (data["id"], data["status"]) == ("4G1XZ2ABCDEFG", "accepted")
+    assert (data["helo"], data["client"], data["user"]) == ("mx", "192.0.2.1", "shop")
+    assert data["from"] == '"a>\nb"@example.org'
+    assert (data["size"], data["nrcpt"], data["stream"]) == (4096, 2, "bulk")
 
 
 async def test_lines_of_one_turn_are_written_at_its_end(file: Path) -> None:

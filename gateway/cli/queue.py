@@ -108,7 +108,9 @@ def show(path: Path, id: str, content: bool, as_json: bool) -> None:  # noqa: A0
     if content:
         sys.stdout.buffer.write(message)
         return
-    header = [f"{field.name}: {field.value}" for field in Headers(split(message)[0])]
+    header = [
+        f"{field.name}: {' '.join(field.value.split())}" for field in Headers(split(message)[0])
+    ]
     if as_json:
         recipients = [row.to_dict() for row in rows]
         data = {"id": rows[0].id, "recipients": recipients, "header": header}

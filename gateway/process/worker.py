@@ -31,7 +31,7 @@ from gateway.hooks.chain import Chain
 from gateway.hooks.lifecycle import PluginStartError, start_plugins, stop_plugins
 from gateway.hooks.load import LoadedPlugin, load_plugins
 from gateway.hooks.watchdog import Watchdog
-from gateway.log import AttemptLog, LineHandler
+from gateway.log import AcceptLog, AttemptLog, LineHandler
 from gateway.log import setup as setup_log
 from gateway.process.assignment import BACKLOG, Assignment
 from gateway.process.control import ControlError, ControlServer
@@ -124,6 +124,7 @@ class Worker:
             chain=self._chain,
             spool=self._spool,
             dispatcher=self._dispatcher,
+            accept_log=AcceptLog(log_handler),
             clock=clock,
         )
         logins = bool(self._chain.steps["auth"])

@@ -15,6 +15,8 @@ from gateway.events import Event
 from gateway.hooks.actions import Reject, Tempfail
 from gateway.hooks.chain import Chain, Copy
 from gateway.hooks.condition import Streams
+from gateway.log import AcceptLog
+from gateway.log_line import AcceptRecord
 from gateway.mail.address import AddressSyntaxError, domain_of, parse_path
 from gateway.mail.message import Message, Recipient
 from gateway.queue.dispatch import Dispatcher
@@ -52,6 +54,7 @@ class Ingress:
     Args:
         hostname: our name in banner and trace fields.
         limits: sizes and counts.
+        accept_log: writes the line for each message.
         clock: seconds since the epoch.
     """
 
@@ -64,6 +67,7 @@ class Ingress:
         chain: Chain,
         spool: Spool,
         dispatcher: Dispatcher,
+        accept_log: AcceptLog,
         clock: Callable[[], float],
     ) -> None:
         self.hostname = hostname
@@ -73,6 +77,7 @@ class Ingress:
         self.spool = spool
         self.clock = clock
         self._dispatcher = dispatcher
+        self._accept_log = accept_log
         self._may_change = any(chain.steps[hook] for hook in ("mail", "rcpt", "message", "seal"))
         self.connections = 0
         self.accepted = 0
@@ -148,22 +153,11 @@ class Ingress:
     ) -> SpoolError | None:
         waiter: asyncio.Future[SpoolError | None] = asyncio.get_running_loop().create_future()
         client = message.client
-        user = f", user={client.user}" if client.user else ""
 
         def done(error: SpoolError | None) -> None:
             if error is None:
-                if log.isEnabledFor(logging.INFO):
-                    log.info(
-                        "%s: client=%s[%s]%s, from=<%s>, size=%d, nrcpt=%d, stream=%s",
-                        message.id,
-                        client.helo,
-                        client.address,
-                        user,
-                        message.sender,
-                        sum(len(copy.message.body) for copy in copies[:1]),
-                        sum(len(copy.message.recipients) for copy in copies),
-                        message.stream,
-                    )
+                if self._accept_log.enabled:
+                    self._accept_log.write(_record(message, copies))
                 for recipient, reason in dropped:
                     log.info(
                         "%s: to=<%s>, status=discarded (%s)", message.id, recipient.address, reason
@@ -203,3 +197,17 @@ def storage_reply(error: SpoolError) -> str:
     if error.full:
         return "452 4.3.1 No room for mail now, please try again later"
     return "451 4.3.0 The mail cannot be stored now, please try again later"
+
+
+def _record(message: Message, copies: list[Copy]) -> AcceptRecord:
+    client = message.client
+    return AcceptRecord(
+        message.id,
+        client.helo,
+        client.address,
+        client.user or "",
+        message.sender,
+        len(message.content),
+        sum([len(copy.message.recipients) for copy in copies]),
+        message.stream,
+    )
