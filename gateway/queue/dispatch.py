@@ -17,7 +17,7 @@ from gateway.delivery.route import Router
 from gateway.events import Event
 from gateway.hooks.actions import Delay, Quarantine, Reject
 from gateway.hooks.chain import Chain, Copy
-from gateway.queue.lane import Bounds, Lane
+from gateway.queue.lane import Bounds, Lane, Window
 from gateway.queue.placement import entries_of, parts_of
 from gateway.queue.settle import Settler, event_of
 from gateway.spool.queue_entry import Entry, Placed, Settlement
@@ -123,10 +123,18 @@ class Dispatcher:
             return Placed(entry, held=copy.held)
         if copy.delay > 0:
             return Placed(entry, due=received + copy.delay)
-        if self._in_memory >= self._bounds.memory or not self._lane(entry.lane).reserve(entry):
+        lane = self._lane(entry.lane)
+        if self._room(lane.windows[entry.priority]) < len(entry.items) or not lane.reserve(entry):
             return Placed(entry, due=received)
         self._in_memory += len(entry.items)
         return Placed(entry)
+
+    def _room(self, window: Window) -> int:
+        """How many more recipients of a window may be in memory."""
+        bounds, known = self._bounds, len(window.known)
+        return max(
+            min(bounds.window - known, bounds.memory - self._in_memory), bounds.share - known
+        )
 
     def _offer(self, placed: Iterable[Placed]) -> None:
         for item in placed:
@@ -240,7 +248,7 @@ class Dispatcher:
         window = lane.windows[priority]
         if not window.backlog or len(window.known) > self._bounds.window // 2:
             return
-        free = min(self._bounds.window - len(window.known), self._bounds.memory - self._in_memory)
+        free = self._room(window)
         if free <= 0:
             self._hungry[lane.name, priority] = lane
             return

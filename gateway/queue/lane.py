@@ -24,6 +24,8 @@ class Bounds:
     Attributes:
         window: recipients of one lane and priority that are in memory.
         memory: recipients of all lanes that are in memory.
+        share: recipients of one lane and priority that may be in memory whatever others hold there,
+            so that lanes which do not move cannot fill it.
         octets: size of the messages that are kept in memory until their first attempt.
         runners_per_lane, runners: attempts at the same time, in one lane and in all.
     """
@@ -31,6 +33,7 @@ class Bounds:
     runners_per_lane: int
     window: int = 2000
     memory: int = 20_000
+    share: int = 20
     octets: int = 64 << 20
     runners: int = 1000
 

@@ -403,6 +403,25 @@ def route(self, delivery):
             assert hole.connections == 2
 
 
+async def test_lanes_that_do_not_move_leave_room_in_memory(tmp_path: Path) -> None:
+    async with NextHop(banner=Hang()) as hole, NextHop() as hop:
+        body = f"""
+@hookimpl
+def route(self, delivery):
+    address = "{hole.address}" if delivery.domain.startswith("hole") else "{hop.address}"
+    return Route((Hop.parse(address),), delivery.domain)
+"""
+        text = f"plugins: [{write_plugin(tmp_path, 'site', body)}]"
+        bounds = Bounds(runners_per_lane=2, window=4, memory=12, share=2, runners=50)
+        async with Assembly(configure(tmp_path, text), bounds=bounds) as gateway:
+            for number in range(40):
+                await gateway.submit(f"{number}@hole{number % 5}.example")
+            for number in range(20):
+                await gateway.submit(f"{number}@fine{number % 2}.example")
+            await hop.wait(20)
+            await until(lambda: len(gateway.rows()) == 40, "the others to be settled")
+
+
 async def test_the_first_of_many_does_not_hold_up_the_rest_after_a_restart(
     tmp_path: Path,
 ) -> None:
