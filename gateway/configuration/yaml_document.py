@@ -9,10 +9,8 @@ from typing import Any, TypeAlias
 
 import yaml
 
-Key: TypeAlias = str | int
-"""One step of a path: the key in a mapping or the index in a list."""
-
 KeyPath: TypeAlias = tuple[Any, ...]
+"""Where a value stands: keys of mappings and indexes in lists."""
 
 _MAX_REPEATS = 10_000
 """How many values aliases may repeat: a few nested ones can stand for billions."""

@@ -59,7 +59,7 @@ class Recipient:
             any of `SUCCESS`, `FAILURE`, `DELAY`; None if it said nothing.
         orcpt: the original recipient, as RCPT's ORCPT said it (RFC 3461 4.2), still in xtext.
         notes: what plugins want to remember about this recipient; reports and events carry them.
-        message: the message that it belongs to.
+        message: the message that it belongs to, up to the queue; None from there on.
     """
 
     address: str

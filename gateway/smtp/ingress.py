@@ -126,6 +126,10 @@ class Ingress:
             if problem is not None:
                 log.error("%s: plugins made a message that cannot go out: %s", message.id, problem)
                 return "451 4.3.0 The mail cannot be handled now, please try again later"
+        for copy in copies:
+            release(copy.message)
+        for recipient, _ in dropped:
+            recipient.message = None
         error = await self._commit(message, copies, dropped, now)
         if error is not None:
             log.error("%s: not accepted: %s", message.id, error)
@@ -190,6 +194,12 @@ def _is_path(address: str) -> bool:
         return parse_path(f"<{address}>") == (address, "")
     except AddressSyntaxError:
         return False
+
+
+def release(message: Message) -> None:
+    """Lets go of a message that its recipients would keep in memory as long as they wait."""
+    for recipient in message.recipients:
+        recipient.message = None
 
 
 def storage_reply(error: SpoolError) -> str:

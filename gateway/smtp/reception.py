@@ -14,7 +14,7 @@ from gateway.mail.address import AddressSyntaxError, domain_of, parse_parameters
 from gateway.mail.message import Message, Recipient
 from gateway.smtp.content import unstuff
 from gateway.smtp.esmtp import apply_mail_parameters, apply_rcpt_parameters
-from gateway.smtp.ingress import Transaction, storage_reply
+from gateway.smtp.ingress import Transaction, release, storage_reply
 from gateway.smtp.listener import Listener
 from gateway.smtp.session import READ_BLOCK, Command, EndError, Session
 from gateway.spool import queue_id
@@ -32,6 +32,8 @@ class Reception(Session):
         self._chunks_failed = False
 
     def _set_rset_state(self) -> None:
+        if self.transaction is not None:
+            release(self.transaction.message)
         super()._set_rset_state()
         self._chunks = None
         self._chunks_size = 0
@@ -122,7 +124,6 @@ class Reception(Session):
 
     async def _take_recipient(self, transaction: Transaction, recipient: Recipient) -> None:
         answer = await self.ingress.chain.rcpt(recipient)
-        recipient.message = None  # ends a reference cycle that would keep the message in memory
         if isinstance(answer, Reject | Tempfail):
             log.info(
                 "%s: RCPT to <%s> refused: %s",
@@ -133,6 +134,7 @@ class Reception(Session):
             self.say(f"{answer.code} {answer.status} {answer.text}")
             return
         if isinstance(answer, Discard):
+            recipient.message = None
             transaction.dropped.append((recipient, answer.reason))
         else:
             if isinstance(answer, Quarantine):

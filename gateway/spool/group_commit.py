@@ -89,6 +89,7 @@ class GroupCommit(ABC):
         self._flush_scheduled = False
         self._writing: list[_Write] | None = None
         self._withdrawn: list[int] = []
+        self._log_path = path.with_suffix(".db-wal")
         self._loop = asyncio.get_running_loop()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -124,7 +125,7 @@ class GroupCommit(ABC):
         return reader
 
     def _identify_files(self) -> tuple[tuple[int, int], ...]:
-        stats = (path.stat() for path in (self.path, self.path.with_suffix(".db-wal")))
+        stats = (self.path.stat(), self._log_path.stat())
         return tuple((stat.st_dev, stat.st_ino) for stat in stats)
 
     def _check_files(self) -> None:

@@ -174,6 +174,9 @@ class Shard(GroupCommit):
             db.execute(_DEFER, (due, held, item.attempts, reply, envelope.id, item.number))
         if settlement.done:
             db.execute(_DELETE_COPY, (envelope.copy, envelope.id, envelope.copy))
+        for report in settlement.reports:
+            # A write that is made again may have reached the disk before the error did.
+            self.withdraw(db, report.entry.envelope.id)
         self._insert(db, settlement.reports, settlement.events)
 
     # Reading: its own connection, so that a commit in progress does not hold it up.

@@ -71,6 +71,19 @@ async def test_what_a_plugin_does_is_what_the_client_hears(
         assert (await gateway.submit("b@example.net")).startswith(reply)
 
 
+async def test_a_recipient_knows_its_message_up_to_the_queue(tmp_path: Path) -> None:
+    body = f"""
+{_message_hook("assert message.recipients[0].message is message")}
+@hookimpl
+def admit(self, delivery):
+    assert delivery.recipients[0].message is None
+    return Quarantine("as it should")
+"""
+    async with _assembly(tmp_path, body) as gateway:
+        assert (await gateway.submit("b@example.net")).startswith("250")
+        await until(lambda: [row.held for row in gateway.rows()] == ["as it should"], "the hook")
+
+
 async def test_a_plugin_may_see_a_quoted_address(tmp_path: Path) -> None:
     async with _assembly(tmp_path, _message_hook("pass")) as gateway:
         assert (await gateway.submit('"b <c>"@example.net')).startswith("250")

@@ -144,6 +144,17 @@ async def test_a_settlement_is_one_transaction(tmp_path: Path) -> None:
         await until(shard.is_empty, "the shard to be empty")
 
 
+async def test_a_settlement_that_is_written_twice_is_written_once(tmp_path: Path) -> None:
+    async with _shard(tmp_path) as shard:
+        accepted, report = _placed(shard), _placed(shard, "a@example.com")
+        await _append(shard, accepted)
+        settlement = Settlement(accepted.entry, done=accepted.entry.items, reports=[report])
+        # The disk may report an error for what it has kept all the same.
+        for _ in range(2):
+            assert await _settle(shard, settlement) is None
+            assert (_rows(shard), _rows(shard, "messages")) == (1, 1)
+
+
 async def test_many_writes_share_a_commit_and_all_are_answered(tmp_path: Path) -> None:
     async with _shard(tmp_path) as shard:
         commits = 0
