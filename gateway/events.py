@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -14,13 +14,16 @@ class Event:
 
     Attributes:
         type: `accepted`, `delivered`, `deferred`, `bounced` (refused for good), `expired` (given up
-            at the end of its lifetime), `discarded`, `held`, `released`, `dropped`.
+            at the end of its lifetime), `discarded`, `held`, `released`, `dropped`. Plugins emit
+            others, the bundled ones `suppressed`, `suspected` (of being misspelled), `opened`,
+            `clicked`, `converted`, `unsubscribed` and `complained`.
         time: seconds since the epoch.
         message_id: the queue id.
         sender, recipient, stream, client, user: whose mail it was; `client` is an IP address.
         reason: the reply of the next hop, or why a plugin or a person did it, on one line.
         relay, code, status: the server that answered and what it said; empty and 0 without one.
-        notes: what plugins noted on the message and on the recipient.
+        notes: what plugins noted on the message and on the recipient, and what an event of a
+            plugin has to say besides; `campaign` is the campaign that the message belongs to.
     """
 
     type: str
@@ -39,7 +42,23 @@ class Event:
 
     def to_json(self) -> str:
         """One JSON object on one line."""
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        return _encode(
+            {
+                "type": self.type,
+                "time": self.time,
+                "message_id": self.message_id,
+                "sender": self.sender,
+                "recipient": self.recipient,
+                "stream": self.stream,
+                "client": self.client,
+                "user": self.user,
+                "reason": self.reason,
+                "relay": self.relay,
+                "code": self.code,
+                "status": self.status,
+                "notes": dict(self.notes),
+            }
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Event:
@@ -56,3 +75,4 @@ class Event:
 
 
 _FIELDS = frozenset(Event.__dataclass_fields__)
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode

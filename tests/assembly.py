@@ -16,20 +16,24 @@ from gateway.configuration.config import Config, load_config
 from gateway.configuration.network import NetworkSet, parse_network
 from gateway.configuration.users import Users
 from gateway.delivery.connections import Connections
-from gateway.delivery.route import Resolver, Router
+from gateway.delivery.route import Router
 from gateway.events import Event
 from gateway.hooks.chain import Chain
+from gateway.hooks.lifecycle import start_plugins, stop_plugins
 from gateway.hooks.load import load_plugins
 from gateway.hooks.watchdog import Watchdog
 from gateway.log import AcceptLog, AttemptLog
-from gateway.queue.administration import QueueService, Row, Selection, read
+from gateway.queue.administration import QueueService
 from gateway.queue.dispatch import Dispatcher
 from gateway.queue.lane import Bounds
+from gateway.queue.listing import Row, Selection, read
 from gateway.queue.schedule import RetryPolicy
 from gateway.queue.settle import Settler
+from gateway.resolver import Resolver
 from gateway.smtp.ingress import Ingress
 from gateway.smtp.listener import Listener
 from gateway.smtp.reception import Reception
+from gateway.spool.emitter import Emitter
 from gateway.spool.spool import Spool
 
 DEADLINE = 60.0
@@ -106,13 +110,15 @@ class Assembly:
     ) -> None:
         self.config = config
         self.watchdog = Watchdog()
-        self.chain = Chain(load_plugins(config), self.watchdog)
+        self.plugins = load_plugins(config)
+        self.chain = Chain(self.plugins, self.watchdog)
         self.spool = Spool(config.spool.path, "nobody", config.spool.reserve)
         self.resolver = Resolver(["127.0.0.1:1"], 1.0)
         self.connections = Connections(self.resolver, idle=config.relay.idle)
         events = bool(self.chain.steps["observe"])
         streams = config.compiled_streams
         default = RetryPolicy(config.retry.schedule, config.retry.jitter, config.retry.lifetime)
+        self.emitter = Emitter(self.spool, wanted=events)
         self.settler = Settler(
             hostname=config.hostname,
             retry=retry or default,
@@ -137,6 +143,7 @@ class Assembly:
         self.ingress = Ingress(
             hostname=config.hostname,
             limits=config.limits,
+            campaign_header=config.campaign_header,
             streams=streams,
             chain=self.chain,
             spool=self.spool,
@@ -162,6 +169,7 @@ class Assembly:
         self.port = 0
 
     async def __aenter__(self) -> Self:
+        await start_plugins(self.plugins, self.config, "worker", self.resolver, self.emitter.emit)
         self.spool.open()
         self.dispatcher.adopt(self.spool.shards)
         self._server = await asyncio.get_running_loop().create_server(
@@ -196,6 +204,7 @@ class Assembly:
         await self.resolver.close()
         await self.spool.drain()
         self.spool.close()
+        await stop_plugins(self.plugins)
         await until(lambda: not self.listener.sessions, "the sessions to end")
 
     def make_session(self) -> Reception:

@@ -12,13 +12,19 @@ import pytest
 DebianProgram = Callable[[str], Path]
 
 _PACKAGES = {
+    "mariadbd": "mariadb-server",
+    "mariadb-install-db": "mariadb-server",
+    "postgres": "postgresql",
     "smtp-source": "postfix",
     "smtp-sink": "postfix",
     "postfix": "postfix",
     "opendkim": "opendkim",
+    "opendkim-testkey": "opendkim-tools",
     "opendkim-testmsg": "opendkim-tools",
     "swaks": "swaks",
     "strace": "strace",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
 }
 
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 # The configuration.
 
 SECTIONS = (
-    *("top", "spool", "listen", "limits", "relay", "retry", "dns", "log", "streams"),
+    *("top", "spool", "listen", "limits", "relay", "retry", "dns", "http", "log", "streams"),
     *("rules", "when"),
 )
 
@@ -94,7 +94,10 @@ def test_the_table_of_a_section_is_what_the_schema_says(section: str) -> None:
 
 
 def test_every_section_of_the_configuration_is_described() -> None:
-    described = {*SECTIONS, "hostname", "workers", "shutdown_timeout", "plugins"}
+    described = {
+        *SECTIONS,
+        *("hostname", "workers", "campaign_header", "shutdown_timeout", "plugins"),
+    }
     assert set(schema({})["properties"]) <= described
 
 

@@ -19,6 +19,7 @@ from gateway.hooks.load import LoadedPlugin, installed_models, load_plugins
 from gateway.hooks.spec import STAGES
 from gateway.log import setup as setup_log
 from gateway.process.supervisor import Supervisor
+from gateway.web.mount import mount_names
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,12 +60,19 @@ def check(path: Path) -> None:
     config, plugins = _load_all(path)
     relay = ", ".join(map(str, config.relay.via)) or "the MX of each domain"
     click.echo(f"{path}: good: {_count(len(plugins), 'plugin')}, relay to {relay}")
-    if not any(listen.allow or listen.users for listen in config.listen):
-        auth = any("auth" in plugin.hooks for plugin in plugins)
-        if not auth:
-            click.echo(
-                f"{path}: note: nobody may relay: no `listen` has `allow` or `users`", err=True
-            )
+    auth = any("auth" in plugin.hooks for plugin in plugins)
+    if not auth and not any(listen.allow or listen.users for listen in config.listen):
+        click.echo(f"{path}: note: nobody may relay: no `listen` has `allow` or `users`", err=True)
+    served = [plugin.entry.name for plugin in plugins if "http" in plugin.hooks]
+    if config.http is not None:
+        try:
+            mount_names(served)
+        except ValueError as error:
+            fail_config([f"{path}: {error}"])
+        return
+    for name in served:
+        reason = "there is no `http` section"
+        click.echo(f"{path}: note: nobody reaches the pages of {name}: {reason}", err=True)
 
 
 @gateway.command()

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.options import DEFAULT_CONFIG
+from gateway.cli.options import DEFAULT_CONFIG, fail_config
 from gateway.configuration.config import load_config
 from gateway.configuration.yaml_document import ConfigError
+from gateway.hooks.lifecycle import context_of
 from gateway.hooks.load import load_plugins
+from gateway.resolver import Resolver
+from gateway.spool.emitter import emit_nothing
 
 log = logging.getLogger("gateway.plugins")
 
@@ -19,23 +22,30 @@ log = logging.getLogger("gateway.plugins")
 def add_plugin_commands(group: click.Group, arguments: Sequence[str]) -> None:
     """Adds what the `commands` hooks of the configured plugins give.
 
-    Only where the first argument is no command of ours: loading plugins takes time, and a broken
-    configuration must not break `gateway check`.
+    Only where the first argument is no command of ours, or for the list of all commands: loading
+    plugins takes time, and a broken configuration must not break `gateway check`.
     """
     path, name = _parse(arguments)
-    if name is None or name in group.commands:
+    if name in group.commands or "--version" in arguments:
         return
     try:
-        plugins = load_plugins(load_config(path))
-    except ConfigError:
-        return  # click says that there is no such command
+        config = load_config(path)
+        plugins = load_plugins(config)
+    except ConfigError as error:
+        if name is None:
+            return
+        click.echo(
+            f'gateway: "{name}" is none of its own commands; for those of plugins:', err=True
+        )
+        fail_config(error.problems)
+    resolver = Resolver(list(map(str, config.dns.nameservers)), config.dns.timeout)
     for plugin in plugins:
         hook = plugin.hooks.get("commands")
         if hook is None:
             continue
         try:
-            command = hook()
-            if command is not None:
+            command = hook(context_of(plugin.entry.name, config, "command", resolver, emit_nothing))
+            if command is not None and plugin.entry.name not in group.commands:
                 group.add_command(command, plugin.entry.name)
         except Exception:
             log.exception("plugin %s failed in commands", plugin.entry.name)

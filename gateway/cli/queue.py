@@ -18,8 +18,9 @@ from gateway.cli.options import config_option, fail, json_option, load
 from gateway.log_line import escape
 from gateway.mail.headers import Headers, split
 from gateway.process.control import ControlError
-from gateway.queue import administration as mail_queue
-from gateway.queue.administration import Change, Row, Selection
+from gateway.queue import administration, listing
+from gateway.queue.administration import Change
+from gateway.queue.listing import Row, Selection
 from gateway.spool.shard_file import SpoolError
 
 
@@ -69,7 +70,7 @@ def list_(path: Path, limit: int | None, as_json: bool, **selected: Any) -> None
     folder = load(path).spool.path
     count = 0
     with _failing():
-        for row in mail_queue.read(folder, Selection(**selected), limit):
+        for row in listing.read(folder, Selection(**selected), limit):
             count += 1
             if as_json:
                 click.echo(json.dumps(row.to_dict(), ensure_ascii=False))
@@ -99,10 +100,10 @@ def show(path: Path, id: str, content: bool, as_json: bool) -> None:  # noqa: A0
     """Show one message: its recipients, replies and header."""
     folder = load(path).spool.path
     with _failing():
-        rows = [*mail_queue.read(folder, Selection(ids=(id,)))]
+        rows = [*listing.read(folder, Selection(ids=(id,)))]
         if not rows:
             fail(f"{id} is not in the queue")
-        message = mail_queue.read_content(folder, rows[0])
+        message = listing.read_content(folder, rows[0])
     if message is None:
         fail(f"{id} has just left the queue")
     if content:
@@ -140,9 +141,9 @@ def _add_change(name: Change, help_text: str) -> None:
         folder = load(path).spool.path
         with _failing():
             if name == "drop" and not yes:
-                count = sum(1 for _ in mail_queue.read(folder, selection))
+                count = sum(1 for _ in listing.read(folder, selection))
                 click.confirm(f"Delete {_recipients(count)} for good?", abort=True, err=True)
-            done = asyncio.run(mail_queue.change(folder, name, selection))
+            done = asyncio.run(administration.change(folder, name, selection))
         if as_json:
             click.echo(json.dumps(asdict(done)))
             return
@@ -171,8 +172,8 @@ def stats(path: Path, as_json: bool) -> None:
     """Show the queue by lane, and what running workers have done since their start."""
     folder = load(path).spool.path
     with _failing():
-        lanes = mail_queue.read_stats(folder)
-        workers = mail_queue.worker_stats(folder)
+        lanes = listing.read_stats(folder)
+        workers = administration.worker_stats(folder)
     if as_json:
         data = {"lanes": [asdict(lane) for lane in lanes], "workers": workers}
         click.echo(json.dumps(data, ensure_ascii=False, indent=2))

@@ -24,11 +24,11 @@ from pydantic import (
 
 from gateway.configuration.endpoint import Endpoint, EndpointField, HopField, NameserverField
 from gateway.configuration.entry import PluginEntry, read_entries
-from gateway.configuration.network import Network
+from gateway.configuration.network import Network, parse_network
 from gateway.configuration.quantity import Duration, Size, Time, parse_duration, parse_size
 from gateway.configuration.validation import check, nearest
 from gateway.configuration.yaml_document import ConfigError, Problem, YamlDocument, parse, read
-from gateway.hooks.condition import DEFAULT_STREAM, Stream, Streams
+from gateway.hooks.condition import DEFAULT_STREAM, Stream, Streams, check_header_name
 from gateway.hooks.paths import SiteFile, SitePath
 
 __all__ = [
@@ -104,6 +104,20 @@ def _listing(description: str, example: str) -> Any:
     return Field((), description=description, examples=[example], strict=False)
 
 
+def _check_pair(certificate: Path, key: Path) -> None:
+    def no_password() -> str:
+        raise ValueError(f"{key} is encrypted; a key without a passphrase is needed")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, no_password)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror or "not PEM"
+        raise ValueError(
+            f"{certificate} and {key} are no pair of certificate and key: "
+            f"{str(reason).replace('_', ' ').lower()}"
+        ) from None
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
@@ -134,19 +148,7 @@ class Tls(_Section):
 
     @model_validator(mode="after")
     def _pair(self) -> Tls:
-        def no_password() -> str:
-            raise ValueError(f"{self.key} is encrypted; a key without a passphrase is needed")
-
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-                self.certificate, self.key, no_password
-            )
-        except OSError as error:
-            reason = getattr(error, "reason", None) or error.strerror or "not PEM"
-            raise ValueError(
-                f"{self.certificate} and {self.key} are no pair of certificate and key: "
-                f"{str(reason).replace('_', ' ').lower()}"
-            ) from None
+        _check_pair(self.certificate, self.key)
         return self
 
 
@@ -226,6 +228,37 @@ class Dns(_Section):
     timeout: Time = _time("10s", "How long one answer may take.")
 
 
+class HttpTls(_Section):
+    """TLS for the HTTP service."""
+
+    certificate: SiteFile = Field(
+        description="The certificate with its chain, as PEM.", examples=["tls/cert.pem"]
+    )
+    key: SiteFile = Field(description="The private key, as PEM.", examples=["tls/key.pem"])
+
+    @model_validator(mode="after")
+    def _pair(self) -> HttpTls:
+        _check_pair(self.certificate, self.key)
+        return self
+
+
+class Http(_Section):
+    """The HTTP service, for what plugins offer to browsers and other programs."""
+
+    address: EndpointField = Field(description="IP address and port.", examples=["127.0.0.1:8025"])
+    tls: HttpTls | None = Field(None, description="TLS from the first octet; none, if left out.")
+    proxies: tuple[Network, ...] = Field(
+        tuple(map(parse_network, ("127.0.0.0/8", "::1"))),
+        description="Proxies whose X-Forwarded-For and -Proto are believed: IP networks or "
+        "addresses.",
+        json_schema_extra={"default": ["127.0.0.0/8", "::1"]},
+        examples=["[10.0.0.5]"],
+        strict=False,
+    )
+    max_body: Size = _size("64KiB", "The largest body of a request, in octets.")
+    timeout: Time = _time("30s", "How long a client may take to send a request, or be idle.")
+
+
 class Log(_Section):
     """What is written about the work."""
 
@@ -265,7 +298,13 @@ class Config(_Section):
     relay: Relay = Field(default_factory=Relay, description="Where mail goes.")
     retry: Retry = Field(default_factory=Retry, description="When mail is tried again.")
     dns: Dns = Field(default_factory=Dns, description="Where names are looked up.")
+    http: Http | None = Field(None, description="The HTTP service; none, if left out.")
     log: Log = Field(default_factory=Log, description="What is written about the work.")
+    campaign_header: Annotated[str, AfterValidator(check_header_name)] | None = Field(
+        "X-Campaign",
+        description="The header field that names the campaign of a message, for reports; "
+        "null for none.",
+    )
     streams: Mapping[str, Stream] = Field(
         default_factory=dict, description="Kinds of mail by name; the first that matches is taken."
     )
@@ -385,4 +424,8 @@ def _listen_problems(document: YamlDocument, config: Config) -> list[Problem]:
         if first != index and listen.address.port:
             message = f"{listen.address} is already taken by listen[{first}]"
             problems.append(document.problem(("listen", index, "address"), message))
+    if config.http is not None and config.http.address.port and config.http.address in seen:
+        address = config.http.address
+        message = f"{address} is already taken by listen[{seen[address]}]"
+        problems.append(document.problem(("http", "address"), message))
     return problems

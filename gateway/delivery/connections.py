@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from gateway.attempt import Delivery, Disposition, Hop, Outcome, Route, Source, Times
 from gateway.delivery.connection import Connection, Timeouts, open_connection
-from gateway.delivery.route import NoSuchDomainError, ResolutionError, Resolver
 from gateway.delivery.transaction import transact, unsendable
+from gateway.resolver import NoSuchDomainError, ResolutionError, Resolver
 
 _ADDRESSES_PER_HOP = 5
 _ADDRESSES_PER_DELIVERY = 10

@@ -7,9 +7,11 @@ from gateway.hooks.actions import Accept, Action, Delay, Discard, Quarantine, Re
 from gateway.hooks.paths import SiteFile, SitePath
 from gateway.hooks.plugin import Context, Login, Plugin
 from gateway.hooks.spec import hookimpl
+from gateway.mail.address import domain_name
 from gateway.mail.headers import Headers
 from gateway.mail.message import Client, Message, MessageSealedError, Recipient
 from gateway.mail.text_part import TextPart, TextPartError
+from gateway.resolver import NoSuchDomainError, ResolutionError, Resolver
 
 __all__ = [
     "Accept",
@@ -28,11 +30,14 @@ __all__ = [
     "Login",
     "Message",
     "MessageSealedError",
+    "NoSuchDomainError",
     "Outcome",
     "Plugin",
     "Quarantine",
     "Recipient",
     "Reject",
+    "ResolutionError",
+    "Resolver",
     "Route",
     "SiteFile",
     "SitePath",
@@ -41,5 +46,6 @@ __all__ = [
     "Tempfail",
     "TextPart",
     "TextPartError",
+    "domain_name",
     "hookimpl",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 from typing import Any
@@ -18,60 +18,22 @@ from typing import Any
 from gateway.attempt import Attempt, Delivery, Outcome, Route, Source
 from gateway.events import Event
 from gateway.hooks.actions import Accept, Delay, Discard, Quarantine, Reject, Tempfail
-from gateway.hooks.condition import Condition
 from gateway.hooks.load import LoadedPlugin
 from gateway.hooks.plugin import Login
 from gateway.hooks.spec import STAGES
+from gateway.hooks.step import Fault, Step
 from gateway.hooks.watchdog import NEVER, HookTimeoutError, Watchdog
 from gateway.mail.message import Client, Message, Recipient
 
 FAULT_DELAY = 60.0
 """Seconds until a delivery is tried again after a plugin failed before the attempt."""
 
+LARGE = 1 << 20
+"""Octets of a body from which on `seal` hooks run in a thread."""
+
 TEMPFAIL = Tempfail("The mail cannot be checked now, please try again later", status="4.3.0")
 
 log = logging.getLogger("gateway.chain")
-
-
-class Fault(Exception):  # noqa: N818 - the field's word for what a plugin does wrong
-    """A hook failed. The text says how."""
-
-
-@dataclass(slots=True, eq=False)
-class Step:
-    """One hook of one plugin, ready to be called, and what it has done so far."""
-
-    plugin: str
-    hook: str
-    call: Callable[..., Any]
-    is_async: bool
-    answers: tuple[type, ...]
-    condition: Condition | None
-    timeout: float
-    on_error: str
-    per_recipient: bool
-    calls: int = 0
-    seconds: float = 0.0
-    faults: int = 0
-
-    def fault(self, error: BaseException) -> Fault:
-        """Counts a failure, logs it with the plugin's name, and returns it."""
-        self.faults += 1
-        if isinstance(error, HookTimeoutError | TimeoutError):
-            reason = f"ran longer than {self.timeout:g} s"
-        elif isinstance(error, Fault):
-            reason = str(error)
-        else:
-            reason = f"raised {type(error).__name__}: {error}"
-        log.error(
-            "plugin %s failed in %s: %s (on_error: %s)",
-            self.plugin,
-            self.hook,
-            reason,
-            self.on_error,
-            exc_info=None if isinstance(error, Fault | HookTimeoutError | TimeoutError) else error,
-        )
-        return Fault(f"plugin {self.plugin} failed in {self.hook}: {reason}")
 
 
 @dataclass(slots=True, eq=False)
@@ -188,6 +150,7 @@ class Chain:
         for step in self.steps["message"]:
             copies: list[Copy] = []
             for copy in filtered.copies:
+                first = len(copies)
                 for part, applies in _split(step, copy):
                     answer = await self._filter(step, part) if applies else None
                     if isinstance(answer, Reject | Tempfail):
@@ -201,6 +164,8 @@ class Chain:
                         part.delay = max(part.delay, answer.seconds)
                     if part.message.recipients:
                         copies.append(part)
+                if step.per_recipient and len(copies) - first > 1:
+                    copies[first:] = _rejoined(copy, copies[first:])
             filtered.copies = copies
         for step in self.steps["seal"]:
             if step.condition is not None and step.condition.by_recipient:
@@ -208,7 +173,8 @@ class Chain:
                     part for copy in filtered.copies for part, _ in _split(step, copy)
                 ]
         for copy in filtered.copies:
-            refusal = self.seal(copy)
+            large = self.steps["seal"] and len(copy.message.body) > LARGE
+            refusal = await self._seal_apart(copy) if large else self.seal(copy)
             if refusal is not None:
                 return refusal
         return filtered
@@ -236,15 +202,28 @@ class Chain:
             try:
                 answer = self._call(step, message)
             except Fault as fault:
-                if step.on_error == "skip":
-                    continue
-                if step.on_error == "tempfail":
-                    return TEMPFAIL
-                answer = Quarantine(str(fault))
-            if isinstance(answer, Quarantine):
-                copy.held = copy.held or answer.reason
-            elif answer is not None:
-                refusal: Reject | Tempfail = answer
+                answer = _unsealed(step, fault)
+            refusal = _take_seal(copy, answer)
+            if refusal is not None:
+                return refusal
+        return None
+
+    async def _seal_apart(self, copy: Copy) -> Reject | Tempfail | None:
+        """As `seal`, in a thread: a large body takes long to hash, and other mail must not wait."""
+        message = copy.message
+        message.seal()
+        for step in self.steps["seal"]:
+            if step.condition is not None and not step.condition.matches(message):
+                continue
+            # A thread that is late goes on, and must find nothing that it could still change.
+            apart = message.copy()
+            try:
+                answer = await self._run_apart(step, apart)
+                message.headers, message.notes = apart.headers, apart.notes
+            except Fault as fault:
+                answer = _unsealed(step, fault)
+            refusal = _take_seal(copy, answer)
+            if refusal is not None:
                 return refusal
         return None
 
@@ -342,7 +321,19 @@ class Chain:
             del self._watchdog.tasks[task]
             step.calls += 1
             step.seconds += perf_counter() - started
-        return _checked(step, answer)
+        return step.check(answer)
+
+    async def _run_apart(self, step: Step, subject: Any) -> Any:
+        started = perf_counter()
+        try:
+            async with asyncio.timeout(step.timeout):
+                answer = await asyncio.to_thread(step.call, subject)
+        except Exception as error:
+            raise step.fault(error) from None
+        finally:
+            step.calls += 1
+            step.seconds += perf_counter() - started
+        return step.check(answer)
 
     def _call(self, step: Step, subject: Any) -> Any:
         watchdog = self._watchdog
@@ -358,20 +349,43 @@ class Chain:
         finally:
             step.calls += 1
             step.seconds += perf_counter() - started
-        return answer if answer is None else _checked(step, answer)
+        return answer if answer is None else step.check(answer)
 
 
-def _checked(step: Step, answer: Any) -> Any:
-    if answer is None or isinstance(answer, step.answers):
-        return answer
-    allowed = ", ".join(["None", *(kind.__name__ for kind in step.answers)])
-    raise step.fault(Fault(f"answered {type(answer).__name__}, and may answer {allowed}"))
+def _unsealed(step: Step, fault: Fault) -> Tempfail | Quarantine | None:
+    """What the entry's `on_error` makes of a failed `seal` hook."""
+    return {"skip": None, "tempfail": TEMPFAIL, "quarantine": Quarantine(str(fault))}[step.on_error]
+
+
+def _take_seal(copy: Copy, answer: Any) -> Reject | Tempfail | None:
+    """Takes the answer of a `seal` hook; returns it if it is a refusal."""
+    if isinstance(answer, Quarantine):
+        copy.held = copy.held or answer.reason
+        return None
+    refusal: Reject | Tempfail | None = answer
+    return refusal
 
 
 def _postpone(step: Step, fault: Fault) -> Delay | Quarantine:
     if step.on_error == "quarantine":
         return Quarantine(str(fault))
     return Delay(FAULT_DELAY, str(fault))
+
+
+def _rejoined(copy: Copy, parts: Sequence[Copy]) -> list[Copy]:
+    """The parts of a copy; those that a plugin left as they were are one message again."""
+    joined: list[Copy] = []
+    unchanged: Copy | None = None
+    for part in parts:
+        same = (part.held, part.delay) == (copy.held, copy.delay)
+        if not (same and part.message.equals(copy.message)):
+            joined.append(part)
+        elif unchanged is None:
+            unchanged = part
+            joined.append(part)
+        else:
+            unchanged.message.take_recipients(part.message)
+    return joined
 
 
 def _split(step: Step, copy: Copy) -> Iterable[tuple[Copy, bool]]:

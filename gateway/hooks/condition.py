@@ -55,7 +55,12 @@ def _check_domain(pattern: str) -> str:
     return ".".join(domain_of(f"@{label}") for label in pattern.rstrip(".").split("."))
 
 
-def _check_header_name(name: str) -> str:
+def check_header_name(name: str) -> str:
+    """The name, if a header field can have it (RFC 5322 2.2).
+
+    Raises:
+        ValueError: it cannot.
+    """
     if not re.fullmatch(r"[!-9;-~]+", name):
         raise ValueError(f'"{name}" is no header name; it has no colon and no space')
     return name
@@ -75,7 +80,7 @@ _Domains = Annotated[
     BeforeValidator(_as_tuple),
     _ONE_OR_MORE,
 ]
-_HeaderName = Annotated[str, AfterValidator(_check_header_name)]
+_HeaderName = Annotated[str, AfterValidator(check_header_name)]
 
 
 class When(BaseModel):

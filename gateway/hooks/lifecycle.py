@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from gateway.configuration.config import Config
+from gateway.events import Event
 from gateway.hooks.load import LoadedPlugin
 from gateway.hooks.plugin import Context
+from gateway.resolver import Resolver
 
 log = logging.getLogger("gateway.plugins")
 
@@ -19,10 +22,33 @@ class PluginStartError(Exception):
     """A plugin could not start. The text names it and says why."""
 
 
+def context_of(
+    name: str,
+    config: Config,
+    role: Literal["worker", "service", "command"],
+    resolver: Resolver,
+    emit: Callable[[Event], asyncio.Future[None]],
+) -> Context:
+    """What the plugin of that name gets in a process of that role."""
+    return Context(
+        name=name,
+        hostname=config.hostname,
+        role=role,
+        folder=config.spool.path / "plugins" / name.replace("/", "_"),
+        base=config.base,
+        clock=time.time,
+        log=logging.getLogger(f"gateway.plugin.{name}"),
+        resolver=resolver,
+        emit=emit,
+    )
+
+
 async def start_plugins(
     plugins: Sequence[LoadedPlugin],
     config: Config,
-    role: Literal["worker", "service", "command"],
+    role: Literal["worker", "service"],
+    resolver: Resolver,
+    emit: Callable[[Event], asyncio.Future[None]],
 ) -> None:
     """Runs the `start` hooks in the order of gateway.yaml.
 
@@ -34,17 +60,8 @@ async def start_plugins(
         if hook is None:
             continue
         name = plugin.entry.name
-        context = Context(
-            name=name,
-            hostname=config.hostname,
-            role=role,
-            folder=config.spool.path / "plugins" / name.replace("/", "_"),
-            base=config.base,
-            clock=time.time,
-            log=logging.getLogger(f"gateway.plugin.{name}"),
-        )
         try:
-            result = hook(context)
+            result = hook(context_of(name, config, role, resolver, emit))
             if inspect.isawaitable(result):
                 await result
         except Exception as error:

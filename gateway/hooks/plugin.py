@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,9 @@ from typing import ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
+from gateway.events import Event
 from gateway.mail.message import Client
+from gateway.resolver import Resolver
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -51,7 +54,7 @@ class Plugin(Generic[ConfigT]):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a plugin gets at its start.
+    """What a plugin gets at its start, and its commands get when they are asked for.
 
     Attributes:
         name: the entry's name in `gateway.yaml`, unique in it.
@@ -61,6 +64,10 @@ class Context:
         base: the folder of `gateway.yaml`, that relative paths in it start from.
         clock: seconds since the epoch.
         log: a logger of the plugin's own.
+        resolver: asks the DNS as `dns` in `gateway.yaml` says.
+        emit: puts an event into the outbox, for observers. What it returns is done when the event
+            is on disk; only who has to be sure awaits it. It raises RuntimeError before the process
+            is ready, and in a command.
     """
 
     name: str
@@ -70,6 +77,8 @@ class Context:
     base: Path
     clock: Callable[[], float]
     log: logging.Logger
+    resolver: Resolver
+    emit: Callable[[Event], asyncio.Future[None]]
 
     def data_folder(self) -> Path:
         """The plugin's folder, made if need be, for its owner only."""

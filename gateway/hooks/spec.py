@@ -124,7 +124,8 @@ def seal(message: Message) -> Reject | Tempfail | Quarantine | None:
     """Puts headers on top of the finished message: the place for signatures.
 
     Runs: after every `message` hook, for each copy, also for reports that the gateway writes.
-    A plain function. May change: only `message.headers.prepend(...)`; all else raises.
+    A plain function; for bodies of more than 1 MiB it runs in a thread.
+    May change: only `message.headers.prepend(...)`; all else raises.
     Returns: None (go on), Reject or Tempfail (the client keeps the whole message), Quarantine.
     Failure: 451; with `on_error: skip`, the message goes on without it; `quarantine` holds it.
     """
@@ -188,17 +189,19 @@ def observe(events: Sequence[Event]) -> None:
 def http() -> Any:
     """Gives an ASGI application to the HTTP service.
 
-    Runs: once at the start of the service process.
-    Returns: an ASGI application, mounted under the plugin's name.
-    Failure: the process does not start.
+    Runs: once in the service process, after `start`, if `gateway.yaml` has a section `http`.
+    Returns: an ASGI application, served under `/<name of the entry>/`. It gets HTTP requests with
+    their whole body, and neither lifespan events (use `start`, `stop`) nor WebSockets.
+    Failure: the process does not start. A request that raises is answered with 500, one that runs
+    longer than the entry's `timeout` with 503.
     """
 
 
 @hookspec
-def commands() -> click.Command | None:
+def commands(context: Context) -> click.Command | None:
     """Adds a command to `gateway`.
 
-    Runs: when the command line is read.
+    Runs: when the command line names it; `start` does not run there.
     Returns: a click command or group, shown under the plugin's name.
     Failure: logged; the other commands work.
     """

@@ -26,6 +26,9 @@ _QUOTED = rf'"(?:[ !#-\[\]-~\xa0{_WIDE}]|\\[ -~])*"'
 _LABEL = rf"[A-Za-z0-9_\-{_WIDE}]++"
 _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[!-Z^-~]++\])"
 
+# RFC 1035 2.3.4, without the length octet of the first label and the root.
+_LONGEST_NAME = 253
+_DOMAIN_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII)
 _MAILBOX = re.compile(rf" *+<({_ATOMS}@{_DOMAIN})>(?: ++|\Z)")
 _PATH = re.compile(
     rf" *+<(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?((?:{_ATOMS}|{_QUOTED})@{_DOMAIN}|[Pp][Oo][Ss][Tt]"
@@ -54,6 +57,21 @@ def domain_of(address: str) -> str:
         except UnicodeError:
             pass  # no name in the DNS; it will fail there, with a report to the sender
     return domain.lower()
+
+
+def domain_name(text: str) -> str:
+    """A domain name in the form in which names are compared: lower case, A-labels (RFC 5891).
+
+    Raises:
+        ValueError: it is none, or longer than the DNS takes (RFC 1035 2.3.4).
+    """
+    try:
+        name = text.lower() if text.isascii() else idna.encode(text, uts46=True).decode("ascii")
+    except UnicodeError:
+        name = ""
+    if len(name) > _LONGEST_NAME or not _DOMAIN_NAME.fullmatch(name):
+        raise ValueError(f"{text!r} is not a domain name")
+    return name
 
 
 def parse_path(text: str) -> tuple[str, str]:

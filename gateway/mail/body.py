@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from gateway.mail import transfer_encoding
+from gateway.mail.encoded_text import EncodedText
 from gateway.mail.headers import Headers, MessageSealedError
 from gateway.mail.mime import Part, scan
-from gateway.mail.text_part import EncodedText, TextPart, TextPartError
 from gateway.mail.text_part import State as PartState
+from gateway.mail.text_part import TextPart, TextPartError
 
 _MIME_FIELDS = ("content-type", "content-transfer-encoding", "content-disposition")
 
@@ -138,6 +139,11 @@ class Body:
         new = Body(self._content, self._start, self._protected)
         new._octets, new._shared = self._octets, self._shared
         return new
+
+    def shares(self, other: Body) -> bool:
+        """Whether both are the same bytes, for certain and without looking at them."""
+        same = self._content is other._content and self._start == other._start
+        return same and not (self.edited or other.edited)
 
     def state(self) -> State:
         """What `restore` needs to undo later edits."""

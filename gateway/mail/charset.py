@@ -61,6 +61,7 @@ _NO_CHARSET = frozenset(
 _STATEFUL = frozenset(
     (
         "utf-7",
+        "utf-8-sig",
         "utf-16",
         "utf-32",
         "hz",
@@ -73,6 +74,8 @@ _STATEFUL = frozenset(
     )
 )
 _JAPANESE = frozenset(("iso2022_jp", "cp932", "euc_jp"))
+# Here ASCII text is made of the same octets.
+_ASCII_BASED = frozenset(("utf-8", "cp1252", "cp932", "euc_jp", "cp949", "gb18030", "big5hkscs"))
 
 _VARIANTS = str.maketrans(jis.VARIANTS)
 
@@ -85,6 +88,15 @@ Splice = tuple[int, int, bytes]
 def known(charset: str) -> bool:
     """Whether `decode` and `encode` know this charset."""
     return _lookup(charset) is not None
+
+
+def has_plain_lines(charset: str) -> bool:
+    """Whether the octets CR and LF are line ends wherever they stand, as MIME asks of charsets.
+
+    Then octets may have LF for CRLF before they are decoded, instead of their text afterwards.
+    """
+    codec = _lookup(charset)
+    return codec is not None and _has_plain_lines(codec)
 
 
 def decode(data: bytes, charset: str) -> str:
@@ -160,16 +172,21 @@ def splice(data: bytes, text: str, charset: str, edits: Sequence[Edit]) -> list[
     Raises:
         LookupError: the charset is unknown.
         UnicodeEncodeError: a character does not fit, or the charset shifts in ways that cannot be
-            spliced.
+            spliced, or line ends are other octets in it.
     """
     codec = _codec(charset)
     if codec == "iso2022_jp":
         return jis.splice(data, [(s, e, new.translate(_VARIANTS)) for s, e, new in edits])
-    if codec in _STATEFUL:
-        raise UnicodeEncodeError(codec, text, 0, len(text), "stateful encodings are not spliced")
+    if not _has_plain_lines(codec):
+        raise UnicodeEncodeError(codec, text, 0, len(text), "it is not spliced")
     places = _offsets(data, text, codec, [place for edit in edits for place in edit[:2]])
+    plain = codec in _ASCII_BASED
     return [
-        (places[2 * index], places[2 * index + 1], encode(new, charset, exact=True))
+        (
+            places[2 * index],
+            places[2 * index + 1],
+            new.encode() if plain and new.isascii() else encode(new, charset, exact=True),
+        )
         for index, (_, _, new) in enumerate(edits)
     ]
 
@@ -181,7 +198,8 @@ def _offsets(data: bytes, text: str, codec: str, places: list[int]) -> list[int]
     if codec == "utf-8" or encode(text, codec) == data:
         offsets, before, offset = [], 0, 0
         for place in places:
-            offset += len(encode(text[before:place], codec))
+            piece = text[before:place]
+            offset += len(piece.encode() if codec == "utf-8" else encode(piece, codec))
             offsets.append(offset)
             before = place
         return offsets
@@ -221,6 +239,20 @@ def _python_name(charset: str) -> str | None:
         return None
     is_text = codec._is_text_encoding
     return codec.name if is_text and codec.name not in _NO_CHARSET else None
+
+
+@lru_cache(maxsize=512)
+def _has_plain_lines(codec: str) -> bool:
+    if codec in _STATEFUL or "\r\n".encode(codec) != b"\r\n":
+        return False
+    for lead in range(128, 256):
+        for end in b"\r\n":
+            try:
+                if not bytes((lead, end)).decode(codec).endswith(chr(end)):
+                    return False
+            except UnicodeDecodeError:
+                pass
+    return True
 
 
 @lru_cache(maxsize=1)

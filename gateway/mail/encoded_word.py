@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from gateway.mail import charset
 
@@ -13,7 +14,7 @@ _WORD = re.compile(rb"=\?([!->@-~]+)\?([BbQq])\?([!->@-~]*|[ ->@-~]*)\?=")
 _LOOKS_ENCODED = re.compile(r"=\?[^?]+\?[BbQq]\?[^?]*\?=")
 _SPACE_OR_WORD = re.compile(r"[ \t]+|[^ \t]+")
 _ADDRESS_TOKEN = re.compile(r'[ \t]+|"(?:[^"\\]|\\.)*"?|<[^<>]*+>?|[,:;()]|[^ \t"<,:;()]+|.')
-_ADDRESS_FIELDS = frozenset(
+ADDRESS_FIELDS = frozenset(
     (
         "from",
         "sender",
@@ -32,6 +33,7 @@ _ADDRESS_FIELDS = frozenset(
         "disposition-notification-to",
     )
 )
+"""Fields that hold mailboxes, in lower case."""
 _LINE = 78
 _ENCODED_LINE = 76
 _LONGEST_WORD = 900
@@ -93,6 +95,109 @@ def _decode_word(encoding: bytes, encoded: bytes) -> bytes | None:
     return binascii.a2b_qp(encoded, header=True)
 
 
+class Form(NamedTuple):
+    """How an encoded word is written.
+
+    Attributes:
+        opening: all that comes before its text, such as `=?ISO-2022-JP?B?`.
+        charset: in lower case, and without the language that may follow it (RFC 2231 5).
+    """
+
+    opening: bytes
+    charset: str
+
+    def in_utf_8(self) -> Form:
+        """The same encoding, of UTF-8."""
+        return Form(b"=?utf-8?%b?" % self.opening[-2:-1], "utf-8")
+
+    def encoded(self, octets: bytes) -> bytes:
+        """The text of a word that stands for octets, fit for phrases too (RFC 2047 5)."""
+        if self.opening[-2:-1] in b"Bb":
+            return binascii.b2a_base64(octets, newline=False)
+        return _NOT_IN_Q.sub(lambda match: _Q_ESCAPES[match[0]], octets)
+
+
+UTF_8 = Form(b"=?utf-8?b?", "utf-8")
+_NOT_IN_Q = re.compile(rb"[^A-Za-z0-9!*+/-]")
+_Q_ESCAPES = {bytes((octet,)): b"=%02X" % octet for octet in range(256)} | {b" ": b"_"}
+
+
+class Stretch(NamedTuple):
+    """Octets of an unfolded body that are decoded on their own, and what they decode to.
+
+    Attributes:
+        start: where they begin; end: where they end.
+        text: what they decode to.
+        charset: what they are written in.
+        form: how they are encoded; None for what stands outside of encoded words.
+    """
+
+    start: int
+    end: int
+    text: str
+    charset: str
+    form: Form | None
+
+
+def stretches(body: bytes, *, joint: bool = False) -> list[Stretch]:
+    """What `decode_value` reads in an unfolded body, in order, without white space between words.
+
+    Each encoded word is a stretch, but words that have to be decoded together are one, as are all
+    neighbours in one charset if `joint`.
+    """
+    found: list[Stretch] = []
+    words: list[tuple[int, int, bytes, Form]] = []
+    end = 0
+    for match in _WORD.finditer(body):
+        name = match[1].partition(b"*")[0].decode("latin-1").lower()
+        octets = _decode_word(match[2], match[3])
+        if octets is None or not charset.known(name):
+            continue
+        start, gap = match.start(), body[end : match.start()]
+        plain = not words or gap.strip(b" \t")
+        if words and (plain or name != words[0][3].charset):
+            found += _word_stretches(words, joint)
+            words.clear()
+        if plain and gap:
+            found.append(_plain_stretch(end, start, gap))
+        words.append((start, match.end(), octets, Form(body[start : match.start(3)], name)))
+        end = match.end()
+    if words:
+        found += _word_stretches(words, joint)
+    if end < len(body):
+        found.append(_plain_stretch(end, len(body), body[end:]))
+    return found
+
+
+def _plain_stretch(start: int, end: int, octets: bytes) -> Stretch:
+    if b"\x1b" in octets:
+        name = "iso-2022-jp"
+    else:
+        try:
+            text = octets.decode()
+        except UnicodeDecodeError:
+            name = "windows-1252"
+        else:
+            return Stretch(start, end, text, "us-ascii" if text.isascii() else "utf-8", None)
+    return Stretch(start, end, charset.decode_lossy(octets, name), name, None)
+
+
+def _word_stretches(words: list[tuple[int, int, bytes, Form]], joint: bool) -> list[Stretch]:
+    form = words[0][3]
+    text = charset.decode_lossy(b"".join([octets for _, _, octets, _ in words]), form.charset)
+    if len(words) > 1 and not joint:
+        try:
+            texts = [charset.decode(octets, one.charset) for _, _, octets, one in words]
+        except UnicodeDecodeError:
+            texts = []
+        if texts and "".join(texts) == text:
+            return [
+                Stretch(start, end, one, own.charset, own)
+                for (start, end, _, own), one in zip(words, texts, strict=True)
+            ]
+    return [Stretch(words[0][0], words[-1][1], text, form.charset, form)]
+
+
 def encode_value(name: str, text: str) -> bytes:
     """The whole field for a name and a text without control characters, CRLF included.
 
@@ -104,7 +209,7 @@ def encode_value(name: str, text: str) -> bytes:
     start = f"{name}:".encode("ascii")
     if text.isascii() and len(start) + len(text) < _LINE and "=?" not in text:
         return b"%b %b\r\n" % (start, text.encode()) if text else start + b"\r\n"
-    items = _address_items if name.lower() in _ADDRESS_FIELDS else _text_items
+    items = _address_items if name.lower() in ADDRESS_FIELDS else _text_items
     return _fold(start, items(text))
 
 

@@ -7,9 +7,10 @@ end work on the raw header; it is split into fields only when somebody needs the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import overload
+from collections.abc import Iterable, Iterator
+from typing import TypeVar, overload
 
+from gateway.mail import header_text
 from gateway.mail.encoded_word import decode_value, encode_value
 
 _BAD_LINE = re.compile(rb"\r\n(?![ \t]|[!-9;-~]++[ \t]*+:)")
@@ -152,12 +153,7 @@ class Headers:
         lower = name.lower().encode()
         if self._fields is not None:
             return [field for field in self._fields if field.lower == lower]
-        found = []
-        place = self._find(lower, 0)
-        while place is not None:
-            found.append(Field(self.raw[slice(*place)]))
-            place = self._find(lower, place[1])
-        return found
+        return [Field(self.raw[start:end]) for start, end in self._find_all(lower)]
 
     def _first(self, name: str) -> Field | None:
         lower = name.lower().encode()
@@ -165,6 +161,12 @@ class Headers:
             return next((field for field in self._fields if field.lower == lower), None)
         place = self._find(lower, 0)
         return None if place is None else Field(self.raw[slice(*place)])
+
+    def _find_all(self, lower: bytes) -> Iterator[tuple[int, int]]:
+        place = self._find(lower, 0)
+        while place is not None:
+            yield place
+            place = self._find(lower, place[1])
 
     def _find(self, lower: bytes, start: int) -> tuple[int, int] | None:
         """Where the first field of this name at or after `start` begins and ends in `raw`."""
@@ -243,6 +245,43 @@ class Headers:
         fields[self._places(name)[0]] = Field(raw)
         self._set_fields(tuple(fields))
 
+    def replace(
+        self, name: str, spans: Iterable[tuple[int, int, str]], occurrence: int = 0
+    ) -> None:
+        """Replaces spans of a field's text: each `(start, end, new)` is in characters of its value.
+
+        The field is the first of this name, or that of index `occurrence`. Everything outside of
+        the spans keeps its octets: folds, and encoded words that no span touches. Those that one
+        does touch keep their charset and encoding where the new text fits them, and become UTF-8
+        where not. The value afterwards is the old one with the spans replaced, stripped; in a
+        Japanese charset, 〜 (U+301C) and the like come back as the forms that `charset` decodes to.
+        Where a broken field would read otherwise with less, all of its text is encoded anew.
+
+        In fields that hold mailboxes, names and comments can be replaced, addresses cannot. There
+        new text is quoted, escaped or encoded so that it stays part of its name.
+
+        Raises:
+            ValueError: there is no such field, spans overlap or lie outside of its value, new text
+                contains a control character other than TAB, or a span touches an address.
+            MessageSealedError: the message is sealed.
+        """
+        self._check_open()
+        if self._fields is None:
+            raw = self.raw
+            places = list(self._find_all(name.lower().encode()))
+            start, end = _chosen(places, occurrence, name)
+            old = raw[start:end]
+            new = _replaced(old, spans)
+            if new is not old:
+                self._set_raw(raw[:start] + new + raw[end:])
+        else:
+            index = _chosen(self._places(name), occurrence, name)
+            old = self._fields[index].raw
+            new = _replaced(old, spans)
+            if new is not old:
+                before, after = self._fields[:index], self._fields[index + 1 :]
+                self._set_fields((*before, Field(new), *after))
+
     def delete(self, name: str, occurrence: int | None = None) -> int:
         """Deletes all fields of this name, or the one of index `occurrence`.
 
@@ -294,6 +333,24 @@ class Headers:
 
     def __repr__(self) -> str:
         return f"Headers({self.raw!r})"
+
+
+Place = TypeVar("Place")
+
+
+def _chosen(places: list[Place], occurrence: int, name: str) -> Place:
+    if not 0 <= occurrence < len(places):
+        raise ValueError(f"there is no field {name} of index {occurrence}")
+    return places[occurrence]
+
+
+def _replaced(raw: bytes, spans: Iterable[tuple[int, int, str]]) -> bytes:
+    """A field with spans of its value replaced; the same object where nothing changes."""
+    colon = raw.find(b":") + 1
+    end = len(raw) - 2 if raw.endswith(b"\r\n") else len(raw)
+    old = raw[colon:end]
+    new = header_text.replace(raw[:colon], old, spans)
+    return raw if new is old else raw[:colon] + new + raw[end:]
 
 
 def _terminated(raw: bytes) -> bytes:

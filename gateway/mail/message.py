@@ -116,6 +116,7 @@ class Message:
         self._separator = b"\r\n"
         self._body = Body(b"")
         self._sealed = False
+        self._whole: Message | None = None
         # Header and body that were joined last, and what that gave.
         self._joined: tuple[bytes, Body, bytes] | None = None
 
@@ -133,6 +134,14 @@ class Message:
     def sender(self, sender: str) -> None:
         self._check_open()
         self._sender = check(sender)
+
+    @property
+    def whole(self) -> Message:
+        """The message that this is a copy of, with all recipients that it came for; or itself.
+
+        What is needed for all of them can be fetched at once when the first copy asks for it.
+        """
+        return self._whole or self
 
     @property
     def stream(self) -> str:
@@ -264,6 +273,7 @@ class Message:
         recipients and notes of its own, and is sealed if this is.
         """
         new = Message(self.id, self._sender, self.client, self._stream)
+        new._whole = self._whole or self
         new.notes = dict(self.notes)
         new.smtputf8, new.ret, new.envid = self.smtputf8, self.ret, self.envid
         new.headers = self.headers.copy()
@@ -274,6 +284,23 @@ class Message:
             one = Recipient(old.address, old.notify, old.orcpt, dict(old.notes), new)
             new.recipients.append(one)
         return new
+
+    def equals(self, other: Message) -> bool:
+        """Whether all but the recipients is the same: sender, stream, notes, header and body."""
+        return (
+            self._sender == other._sender
+            and self._stream == other._stream
+            and self.notes == other.notes
+            and self._separator == other._separator
+            and self.headers.raw == other.headers.raw
+            and (self._body.shares(other._body) or self._body.octets == other._body.octets)
+        )
+
+    def take_recipients(self, other: Message) -> None:
+        """Takes the recipients of another message, which is not to be used any more."""
+        for recipient in other.recipients:
+            recipient.message = self
+        self.recipients += other.recipients
 
     def seal(self) -> None:
         """From now on only `headers.prepend` works; other changes raise MessageSealedError."""

@@ -42,6 +42,7 @@ _PROTECTED_TYPES = frozenset(
 )
 _SIGNED = "it is signed or encrypted"
 _IDENTITY = frozenset(("7bit", "8bit", "binary"))
+_LONGEST_BOUNDARY = 70  # as RFC 2046 5.1.1 has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,13 +231,14 @@ class _Scanner:
         self.body = body
         self.stack: list[_Open] = []
         self.active: dict[bytes, int] = {}
+        self.delimiter = b"\r\n--"  # what all delimiters now begin with
         self.count = 0
         self.open(root)
 
     def run(self) -> None:
         """Finds all delimiters."""
         body, active = self.body, self.active
-        line = 0 if body.startswith(b"--") else body.find(b"\r\n--") + 2
+        line = 0 if body.startswith(b"--") else body.find(self.delimiter) + 2
         while line != 1 and active:
             end = body.find(b"\r\n", line)
             if end < 0:
@@ -249,7 +251,7 @@ class _Scanner:
             elif found.endswith(b"--") and (index := active.get(found[:-2])) is not None:
                 self.close_inside(index, line)
                 self.deactivate(self.stack[index])
-            line = body.find(b"\r\n--", max(end, line)) + 2
+            line = body.find(self.delimiter, max(end, line)) + 2
 
     def open(self, part: Part) -> None:
         """Puts a part on the stack, and the message that it is the container of."""
@@ -265,6 +267,7 @@ class _Scanner:
                     entry.boundary = boundary
                     entry.shadowed = self.active.get(boundary)
                     self.active[boundary] = len(self.stack) - 1
+                    self.delimit()
                 return
             if part.content_type != "message/rfc822" or part.transfer_encoding not in _IDENTITY:
                 return
@@ -307,7 +310,9 @@ class _Scanner:
         """Ends all parts inside the multipart at `index`, before the delimiter at `line`."""
         while len(self.stack) > index + 1:
             entry = self.stack.pop()
-            entry.part.end = max(entry.part.start, line - 2)
+            # A part that ends in a delimiter, with nothing after that, has its line end in it.
+            inside = entry.part.children[-1].end if entry.part.children else 0
+            entry.part.end = max(entry.part.start, line - 2, inside)
             entry.part.touches = entry.part.end == line
             self.deactivate(entry)
 
@@ -320,3 +325,15 @@ class _Scanner:
         else:
             self.active[entry.boundary] = entry.shadowed
         entry.boundary = None
+        self.delimit()
+
+    def delimit(self) -> None:
+        """Finds what the delimiters of all active boundaries begin with.
+
+        The longer it is, the faster it is looked for, and the fewer lines are looked at in vain.
+        """
+        starts = [boundary[:_LONGEST_BOUNDARY] for boundary in self.active]
+        first, last = min(starts, default=b""), max(starts, default=b"")
+        while not last.startswith(first):
+            first = first[:-1]
+        self.delimiter = b"\r\n--" + first

@@ -1,188 +1,22 @@
-"""Text parts: read as text, changed in place, the rest kept octet for octet. Pure.
-
-What is written of a part passes three layers: line ends (text has LF, mail has CRLF), the charset,
-and the transfer encoding. An edit is carried down through all three as spans.
-"""
+"""Text parts: read as text, changed in place, the rest kept octet for octet. Pure."""
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from operator import itemgetter
 
-from gateway.mail import charset, transfer_encoding
 from gateway.mail.charset import Edit, Splice
+from gateway.mail.encoded_text import EncodedText
 from gateway.mail.headers import Headers
 from gateway.mail.headers import State as HeadersState
 from gateway.mail.mime import Part, parse_parameters
 
-_LONGEST_LINE = 998
 _LINE_END = re.compile(r"\r\n?")
-_SEVEN_BIT = frozenset(("7bit", "8bit", "binary"))
 
 
 class TextPartError(ValueError):
     """A text part that cannot be edited; the text says why."""
-
-
-class EncodedText:
-    """The content of a text part in its encoding: a value, decoded when first asked for."""
-
-    def __init__(self, content: bytes, encoding: str, charset_name: str | None) -> None:
-        self.content = content
-        self.encoding = encoding
-        self.charset = charset_name
-
-    @cached_property
-    def _data(self) -> tuple[bytes, bool]:
-        return transfer_encoding.decode(self.content, self.encoding)
-
-    @cached_property
-    def effective_charset(self) -> str:
-        """The charset that it is read in: without a name UTF-8 where that fits, or ASCII."""
-        if self.charset is not None:
-            return self.charset
-        data = self._data[0]
-        if not data.isascii():
-            try:
-                data.decode()
-            except UnicodeDecodeError:
-                pass
-            else:
-                return "utf-8"
-        return "us-ascii"
-
-    @cached_property
-    def _decoded(self) -> tuple[str, str]:
-        """The text with its line ends as they are, and why it is not exact ('' if it is)."""
-        data, exact = self._data
-        name = self.effective_charset
-        try:
-            text = charset.decode(data, name)
-        except LookupError:
-            return charset.decode_lossy(data, name), f"its charset {name} is unknown"
-        except UnicodeDecodeError:
-            return charset.decode_lossy(data, name), f"it is not valid {name}"
-        return text, "" if exact else f"its transfer encoding is not valid {self.encoding}"
-
-    @property
-    def problem(self) -> str:
-        """Why the text cannot be carried back to the octets, '' if it can."""
-        return self._decoded[1]
-
-    @cached_property
-    def text(self) -> str:
-        """The text; lines end in LF."""
-        return self._decoded[0].replace("\r\n", "\n")
-
-    @cached_property
-    def line_end(self) -> str:
-        """What new lines end in: CRLF, or LF inside of an encoding where all lines do so."""
-        wide = self._decoded[0]
-        return "\n" if "\n" in wide and "\r" not in wide else "\r\n"
-
-    def splices(self, edits: list[Edit]) -> list[Splice]:
-        """Carries edits of `text` down to the decoded octets.
-
-        Raises:
-            UnicodeEncodeError: a character does not fit the charset.
-        """
-        wide = self._decoded[0]
-        if len(wide) != len(self.text):
-            ends = [match.start() - index for index, match in enumerate(re.finditer("\r\n", wide))]
-            edits = [
-                (start + bisect_left(ends, start), end + bisect_left(ends, end), new)
-                for start, end, new in edits
-            ]
-        edits = [(start, end, new.replace("\n", self.line_end)) for start, end, new in edits]
-        return charset.splice(self._data[0], wide, self.effective_charset, edits)
-
-    def spliced(self, splices: list[Splice]) -> EncodedText:
-        """The same with stretches of its decoded octets replaced; encoded anew if they need it."""
-        data = self._data[0]
-        if self.encoding in _SEVEN_BIT:
-            content = transfer_encoding.apply(data, splices)
-            if self._fits_lines(content, splices):
-                return EncodedText(content, self.encoding, self.charset)
-            return self.encoded_anew(content, self.charset)
-        content = transfer_encoding.splice(self.content, data, self.encoding, splices)
-        return EncodedText(content, self.encoding, self.charset)
-
-    def _fits_lines(self, content: bytes, splices: list[Splice]) -> bool:
-        """Whether new octets may stand in the message as they are (RFC 5321 4.5.3.1.6, RFC 2045 2).
-
-        What was wrong before the edit does not count: it came so and goes so.
-        """
-        new = b"".join([splice[2] for splice in splices])
-        if b"\0" in new:
-            return False
-        if self.encoding == "7bit" and not new.isascii() and self.content.isascii():
-            return False
-        shift = checked = 0
-        for start, end, octets in splices:
-            first, last = start + shift, start + shift + len(octets)
-            shift += len(octets) - (end - start)
-            if last < checked:
-                continue  # in a line that was measured already
-            longest, checked = _longest_line(content, first, last)
-            if longest > max(_LONGEST_LINE, _longest_line(self.content, start, end)[0]):
-                return False
-        return True
-
-    def in_utf8(self, edits: list[Edit]) -> EncodedText:
-        """All of it in UTF-8, with edits of `text`."""
-        pieces: list[str] = []
-        done = 0
-        for start, end, new in edits:
-            pieces += self.text[done:start], new
-            done = end
-        pieces.append(self.text[done:])
-        return self.encoded_anew("".join(pieces).replace("\n", "\r\n").encode(), "utf-8")
-
-    def encoded_anew(self, data: bytes, charset_name: str | None) -> EncodedText:
-        """Other octets in this encoding, or in a safe one where they do not fit this."""
-        encoding = self.encoding
-        if encoding in _SEVEN_BIT and (
-            (encoding == "7bit" and not data.isascii())
-            or b"\0" in data
-            or _longest_line(data, 0, len(data))[0] > _LONGEST_LINE
-        ):
-            wide = len(data) - len(data.translate(None, _EIGHT_BIT))
-            encoding = "base64" if wide * 6 > len(data) else "quoted-printable"
-        return EncodedText(transfer_encoding.encode(data, encoding), encoding, charset_name)
-
-    def has_line_of(self, boundaries: tuple[bytes, ...]) -> bool:
-        """Whether a line would be read as the end of the part."""
-        content = b"\r\n" + self.content
-        return any(b"\r\n--" + boundary in content for boundary in boundaries)
-
-    def in_base64(self) -> EncodedText:
-        """The same in an encoding in which no line can be mistaken for anything."""
-        content = transfer_encoding.encode(self._data[0], "base64")
-        return EncodedText(content, "base64", self.charset)
-
-    def terminated(self) -> EncodedText:
-        """The same, ending in a line end: a message's last line must have one."""
-        content = self.content
-        if not content or content.endswith(b"\r\n"):
-            return self
-        if self.encoding == "quoted-printable":
-            content = transfer_encoding.end_softly(content)
-        else:
-            content += b"\r\n"
-        return EncodedText(content, self.encoding, self.charset)
-
-
-_EIGHT_BIT = bytes(range(128, 256))
-
-
-def _longest_line(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """The length of the longest of the lines that a stretch touches, and where the last ends."""
-    last = data.find(b"\r\n", end)
-    last = last if last >= 0 else len(data)
-    lines = data[transfer_encoding.line_start(data, start) : last]
-    return max(map(len, lines.split(b"\r\n"))), last
 
 
 State = tuple[EncodedText, HeadersState]
@@ -357,11 +191,12 @@ def _normalized(text: str, spans: Iterable[tuple[int, int, str]]) -> list[Edit]:
     """Edits in order that change something; those that touch are one."""
     edits: list[Edit] = []
     done = 0
-    for start, end, new in sorted(spans, key=lambda span: (span[0], span[1])):
+    for start, end, new in sorted(spans, key=itemgetter(0, 1)):
         if not done <= start <= end <= len(text):
             raise ValueError(f"the stretch {start}:{end} overlaps another or is not in the text")
         done = end
-        new = _LINE_END.sub("\n", new)
+        if "\r" in new:
+            new = _LINE_END.sub("\n", new)
         if edits and edits[-1][1] == start:
             edits[-1] = (edits[-1][0], end, edits[-1][2] + new)
         else:

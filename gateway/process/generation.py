@@ -13,7 +13,7 @@ from typing import Any
 from gateway.configuration.config import Config
 from gateway.process.assignment import Role, sealed_file
 from gateway.process.child import Child, ChildError, child_name
-from gateway.process.listen import ListenSockets
+from gateway.process.listen import ListenSockets, Slots
 
 _log = logging.getLogger(__name__)
 
@@ -68,18 +68,26 @@ class Generation:
     Attributes:
         endpoints: the addresses that the workers listen on.
         slots: how many workers there are.
+        http: the address that the service process listens on, if there is one.
     """
 
     def __init__(self, config: Config, text: str, surroundings: Surroundings) -> None:
         """`text` is the text of `config`; the children get exactly it."""
         self.endpoints = [listener.address for listener in config.listen]
         self.slots = config.worker_count
+        self.http = config.http.address if config.http is not None else None
         self._shutdown_timeout = config.shutdown_timeout
         self._around = surroundings
         self._timing = surroundings.timing
         self._config_fd = sealed_file(text)
         self._children: dict[tuple[Role, int], Child] = {}
         self._tasks: list[asyncio.Task[Any]] = []
+
+    @property
+    def listening(self) -> Slots:
+        """Every address with the number of processes that listen on it."""
+        service = [(self.http, 1)] if self.http is not None else []
+        return [(endpoint, self.slots) for endpoint in self.endpoints] + service
 
     async def start(self) -> None:
         """Starts every child and waits until all are ready; from then on the dead are replaced.
@@ -138,9 +146,9 @@ class Generation:
                 child.kill()
 
     def _spawn(self, role: Role, index: int) -> Child:
-        sockets = {}
-        if role == "worker":
-            sockets = self._around.sockets.slot(index, self.endpoints)
+        endpoints = self.endpoints
+        if role == "service":
+            endpoints = [self.http] if self.http is not None else []
         child = Child(
             self._around.command(role),
             role,
@@ -148,7 +156,7 @@ class Generation:
             config_path=self._around.config_path,
             config_fd=self._config_fd,
             parent_fd=self._around.parent_fd,
-            sockets=sockets,
+            sockets=self._around.sockets.slot(index, endpoints),
             environ=self._around.environ,
         )
         self._children[role, index] = child

@@ -1,6 +1,6 @@
-"""The listening sockets: one for each address and worker slot, held as long as the supervisor runs.
+"""The listening sockets: one for each address and slot, held as long as the supervisor runs.
 
-A slot's socket outlives its worker, so connections that wait on it survive the worker's death and
+A slot's socket outlives its process, so connections that wait on it survive the process's death and
 every reload. The kernel spreads new connections over the slots (SO_REUSEPORT).
 """
 
@@ -9,9 +9,13 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from gateway.configuration.endpoint import Endpoint
 from gateway.process.assignment import BACKLOG
+
+Slots: TypeAlias = Sequence[tuple[Endpoint, int]]
+"""Endpoints to listen on, each with the number of processes that share it."""
 
 
 class BindError(Exception):
@@ -24,19 +28,19 @@ class ListenSockets:
     def __init__(self) -> None:
         self._sockets: dict[str, list[socket.socket]] = {}
 
-    def open(self, endpoints: Sequence[Endpoint], slots: int) -> None:
-        """Binds what is missing so that each endpoint has at least `slots` sockets.
+    def open(self, wanted: Slots) -> None:
+        """Binds what is missing so that each endpoint has at least as many sockets as slots.
 
-        Nobody can connect to a new one before a worker listens on it. Where an endpoint has port 0,
-        all its slots share the port that the system chose.
+        Nobody can connect to a new one before a process listens on it. Where an endpoint has port
+        0, all its slots share the port that the system chose.
 
         Raises:
             BindError: an address is taken, not ours or not allowed. What was bound before it stays
                 until `trim`.
         """
-        if len(set(endpoints)) < len(endpoints):
+        if len(dict(wanted)) < len(wanted):
             raise BindError("an address to listen on is given twice")
-        for endpoint in endpoints:
+        for endpoint, slots in wanted:
             bound = self._sockets.setdefault(str(endpoint), [])
             try:
                 while len(bound) < slots:
@@ -57,36 +61,32 @@ class ListenSockets:
         return _bound_socket(family, address, shared=True)
 
     def slot(self, index: int, endpoints: Sequence[Endpoint]) -> dict[str, socket.socket]:
-        """The sockets of one worker, by the endpoint's text."""
+        """The sockets of one process, by the endpoint's text."""
         return {str(endpoint): self._sockets[str(endpoint)][index] for endpoint in endpoints}
 
     def listen(self) -> None:
-        """Makes every socket hold `BACKLOG` waiting connections, whatever its worker asked for."""
+        """Makes every socket hold `BACKLOG` waiting connections, whatever its process asked for."""
         for bound in self._sockets.values():
             for listener in bound:
                 listener.listen(BACKLOG)
 
-    def trim(self, endpoints: Sequence[Endpoint], slots: int) -> None:
-        """Closes what is not one of the first `slots` sockets of these endpoints.
+    def trim(self, wanted: Slots = ()) -> None:
+        """Closes what is in no slot of these endpoints.
 
-        A worker that still holds such a socket goes on with it until it closes its own.
+        A process that still holds such a socket goes on with it until it closes its own.
         """
-        kept = {str(endpoint) for endpoint in endpoints}
+        kept = {str(endpoint): slots for endpoint, slots in wanted}
         for name in list(self._sockets):
-            first = slots if name in kept else 0
+            first = kept.get(name, 0)
             for listener in self._sockets[name][first:]:
                 listener.close()
             del self._sockets[name][first:]
             if not self._sockets[name]:
                 del self._sockets[name]
 
-    def addresses(self) -> list[str]:
-        """Where clients connect to, with the ports that were chosen."""
-        names = []
-        for bound in self._sockets.values():
-            host, port = bound[0].getsockname()[:2]
-            names.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        return names
+    def address(self, endpoint: Endpoint) -> str:
+        """Where clients connect to, with the port that was chosen."""
+        return str(Endpoint(*self._sockets[str(endpoint)][0].getsockname()[:2]))
 
 
 def _bound_socket(family: int, address: object, *, shared: bool) -> socket.socket:

@@ -1,65 +1,137 @@
-"""The service process: observers learn here what happened, apart from the mail's way."""
+"""The service process: observers learn here what happened, and plugins answer over HTTP.
+
+It is apart from the mail's way, and cannot affect mail.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import gc
 import logging
+import os
+import resource
 import signal
 import sys
+from collections.abc import Sequence
 
-from gateway.configuration.config import load_config
+import uvloop
+
+from gateway.configuration.config import Config, load_config
 from gateway.configuration.yaml_document import ConfigError
 from gateway.hooks.chain import Chain
 from gateway.hooks.lifecycle import PluginStartError, start_plugins, stop_plugins
-from gateway.hooks.load import load_plugins
+from gateway.hooks.load import LoadedPlugin, load_plugins
 from gateway.hooks.watchdog import Watchdog
+from gateway.log import LineHandler
 from gateway.log import setup as setup_log
 from gateway.process.assignment import Assignment
-from gateway.spool.outbox import Outbox
+from gateway.resolver import Resolver
+from gateway.spool.emitter import Emitter
+from gateway.spool.outbox import Outbox, forget_events
+from gateway.spool.spool import Spool
+from gateway.web.server import WebServer, start_server
 
 LOOK_SECONDS = 0.5
 """How often the outbox is looked at."""
 
+YOUNG_OBJECTS = 20_000
+"""New objects until the garbage collector looks for cycles: requests make none."""
+
 log = logging.getLogger("gateway.service")
 
 
-async def _serve(assignment: Assignment) -> None:
-    config = load_config(assignment.config_path, assignment.config_text())
-    handler = setup_log(config.log, config.hostname, "service")
-    plugins = load_plugins(config)
-    watchdog = Watchdog()
-    chain = Chain(plugins, watchdog)
-    outbox = Outbox(config.spool.path, chain)
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGUSR1, handler.reopen)
-    attendance = loop.create_task(assignment.attend())
-    attendance.add_done_callback(lambda _: stop.set())
-    watchdog.start()
-    try:
-        await start_plugins(plugins, config, "service")
-        for step in chain.steps["http"]:
-            log.warning("plugin %s offers http, and this version serves none", step.plugin)
-        assignment.report_ready()
-        log.info("ready")
-        while not stop.is_set():
+class Service:
+    """What the service process is made of."""
+
+    def __init__(
+        self, config: Config, plugins: Sequence[LoadedPlugin], log_handler: LineHandler
+    ) -> None:
+        self._config = config
+        self._plugins = plugins
+        self._log_handler = log_handler
+        self._watchdog = Watchdog()
+        self._chain = Chain(plugins, self._watchdog)
+        self._observers = [step.plugin for step in self._chain.steps["observe"]]
+        self._outbox = Outbox(config.spool.path, self._chain)
+        self._resolver = Resolver(list(map(str, config.dns.nameservers)), config.dns.timeout)
+        # A shard for what this process emits, and no mail; what it leaves there, a worker adopts.
+        self._spool = Spool(config.spool.path, f"service-{os.getpid()}", config.spool.reserve)
+        self._stopping = False
+        self._news = asyncio.Event()
+        self._emitter = Emitter(
+            self._spool,
+            wanted=bool(self._observers),
+            open_spool=functools.partial(self._spool.open, new=True),
+            written=self._news.set,
+        )
+
+    async def run(self, assignment: Assignment) -> None:
+        """Works until SIGTERM, or until the supervisor is gone.
+
+        Raises:
+            PluginStartError, OSError: it cannot start.
+        """
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_signal_handler(signal.SIGUSR1, self._log_handler.reopen)
+        attendance = loop.create_task(assignment.attend())
+        attendance.add_done_callback(lambda _: self._stop())
+        self._watchdog.start()
+        try:
+            await start_plugins(
+                self._plugins, self._config, "service", self._resolver, self._emitter.emit
+            )
+            server = await self._listen(assignment)
+            gc.freeze()
+            gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+            assignment.report_ready()
+            log.info("ready")
+            await self._pass_on()
+            await self._finish(server)
+        finally:
+            attendance.cancel()
+            self._watchdog.stop()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._news.set()
+
+    async def _listen(self, assignment: Assignment) -> WebServer | None:
+        steps = self._chain.steps["http"]
+        try:
+            return await start_server(
+                self._config.http, steps, self._watchdog, assignment.listen_sockets()
+            )
+        except Exception:
+            await stop_plugins(self._plugins)
+            raise
+
+    async def _pass_on(self) -> None:
+        """Gives events to observers until the end."""
+        while not self._stopping:
+            self._news.clear()
             try:
-                if await outbox.pass_on():
+                if await self._outbox.pass_on():
+                    await asyncio.sleep(0)  # requests have their turn between batches
                     continue
+                forget_events(self._config.spool.path, self._observers, self._spool.shards)
             except Exception:
                 log.exception("the outbox cannot be read")
-            try:
-                await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
+
+    async def _finish(self, server: WebServer | None) -> None:
         # What the workers wrote last, while this process was told to stop, comes at the next start.
-        outbox.close()
-        await stop_plugins(plugins)
+        self._outbox.close()
+        if server is not None:
+            await server.close(self._config.shutdown_timeout)
+        await stop_plugins(self._plugins)
+        await self._spool.drain()
+        self._spool.close()
+        await self._resolver.close()
         log.info("stopped")
-    finally:
-        attendance.cancel()
-        watchdog.stop()
 
 
 def main() -> int:
@@ -67,8 +139,17 @@ def main() -> int:
     assignment = Assignment.receive()
     # Ctrl-C reaches the whole group; the supervisor says what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        asyncio.run(_serve(assignment))
+        config = load_config(assignment.config_path, assignment.config_text())
+        handler = setup_log(config.log, config.hostname, "service")
+        plugins = load_plugins(config)
+
+        async def run() -> None:
+            await Service(config, plugins, handler).run(assignment)
+
+        uvloop.run(run())
     except ConfigError as error:
         assignment.report_failure("; ".join(map(str, error.problems)))
         return 2

@@ -112,14 +112,14 @@ class Supervisor:
                 _report_failure(error)
             # Who connects from now on is refused at once by the last worker's end, and goes
             # elsewhere instead of waiting here.
-            self._sockets.trim((), 0)
+            self._sockets.trim()
             await asyncio.gather(*map(self._begin_end, list(self._generations)))
             _log.info("stopped")
             if any(isinstance(error, CheckError) for error in failed):
                 return 2
             return 1 if failed or self._hurry else 0
         finally:
-            self._sockets.trim((), 0)
+            self._sockets.trim()
             os.close(self._parent_fd)
             os.close(lifeline)
 
@@ -166,13 +166,13 @@ class Supervisor:
         try:
             new = await self._started(config, text)
         except BaseException:
-            self._trim(old)
+            self._sockets.trim(old.listening)
             raise
         self._running = new
         old.retire()
         # Before the old workers stop: the last owner of a socket that is given up must be one that
         # takes what waits on it, and closes it when it takes no more.
-        self._trim(new)
+        self._sockets.trim(new.listening)
         self._begin_end(old)
 
     async def _started(self, config: Config, text: str) -> Generation:
@@ -192,7 +192,7 @@ class Supervisor:
         generation = Generation(config, text, surroundings)
         self._generations[generation] = None
         try:
-            self._sockets.open(generation.endpoints, generation.slots)
+            self._sockets.open(generation.listening)
             await generation.start()
             self._sockets.listen()
         except Exception:
@@ -208,13 +208,13 @@ class Supervisor:
             task.add_done_callback(lambda _: self._generations.pop(generation))
         return task
 
-    def _trim(self, generation: Generation) -> None:
-        self._sockets.trim(generation.endpoints, generation.slots)
-
     def _announce(self, generation: Generation | None) -> None:
         assert generation is not None
         workers = "1 worker" if generation.slots == 1 else f"{generation.slots} workers"
-        status = f"{workers}, listening on {', '.join(self._sockets.addresses())}"
+        addresses = map(self._sockets.address, generation.endpoints)
+        status = f"{workers}, listening on {', '.join(addresses)}"
+        if generation.http is not None:
+            status += f", HTTP on {self._sockets.address(generation.http)}"
         _log.info("ready: %s", status)
         self._notifier.ready(status)
 

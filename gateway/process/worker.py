@@ -19,14 +19,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import apsw
 import uvloop
 
 from gateway.configuration.config import Config, ConfigError, Listen, load_config
 from gateway.configuration.network import NetworkSet
 from gateway.configuration.users import load_users
 from gateway.delivery.connections import Connections
-from gateway.delivery.route import Resolver, Router
+from gateway.delivery.route import Router
 from gateway.hooks.chain import Chain
 from gateway.hooks.lifecycle import PluginStartError, start_plugins, stop_plugins
 from gateway.hooks.load import LoadedPlugin, load_plugins
@@ -40,17 +39,17 @@ from gateway.queue.dispatch import Dispatcher
 from gateway.queue.lane import Bounds
 from gateway.queue.schedule import RetryPolicy
 from gateway.queue.settle import Settler
+from gateway.resolver import Resolver
 from gateway.smtp.ingress import Ingress
 from gateway.smtp.listener import Listener
 from gateway.smtp.reception import Reception
-from gateway.spool.outbox import observed
+from gateway.spool.emitter import Emitter
+from gateway.spool.outbox import forget_events
 from gateway.spool.shard_file import SpoolError
 from gateway.spool.spool import Spool
 
 ADOPT_SECONDS = 5.0
 """How often a worker looks for shards that nobody holds."""
-
-EVERY_EVENT = 2**63 - 1
 
 SILENCE_SECONDS = 1.0
 """How often clients that have been silent for too long are looked for."""
@@ -87,14 +86,15 @@ class Worker:
         control = folder / f"worker-{index}-{os.getpid()}.sock"
         self._spool = Spool(folder, str(control), config.spool.reserve)
         streams = config.compiled_streams
-        resolver = Resolver([str(server) for server in config.dns.nameservers], config.dns.timeout)
-        router = Router(config.relay.via, resolver)
+        self._resolver = Resolver(list(map(str, config.dns.nameservers)), config.dns.timeout)
+        router = Router(config.relay.via, self._resolver)
         self._connections = Connections(
-            resolver,
+            self._resolver,
             idle=config.relay.idle,
             messages_per_connection=config.relay.messages_per_connection,
         )
         events = bool(self._chain.steps["observe"])
+        self._emitter = Emitter(self._spool, wanted=events)
         retry = config.retry
         self._settler = Settler(
             hostname=config.hostname,
@@ -120,6 +120,7 @@ class Worker:
         self._ingress = Ingress(
             hostname=config.hostname,
             limits=config.limits,
+            campaign_header=config.campaign_header,
             streams=streams,
             chain=self._chain,
             spool=self._spool,
@@ -155,7 +156,9 @@ class Worker:
         attendance.add_done_callback(lambda _: self._stop.set())
         self._watchdog.start()
         try:
-            await start_plugins(self._plugins, self._config, "worker")
+            await start_plugins(
+                self._plugins, self._config, "worker", self._resolver, self._emitter.emit
+            )
             self._spool.open()
             _remove_dead_sockets(self._config.spool.path)
             await self._control.start()
@@ -198,19 +201,14 @@ class Worker:
             await asyncio.sleep(ADOPT_SECONDS)
             try:
                 self._dispatcher.adopt(self._spool.adopt())
-                self._forget_events()
+                forget_events(
+                    self._config.spool.path,
+                    [step.plugin for step in self._chain.steps["observe"]],
+                    self._spool.shards,
+                )
                 self._dispatcher.release(self._spool.release_empty())
             except Exception:
                 log.exception("looking for shards failed")
-
-    def _forget_events(self) -> None:
-        """Deletes events that nobody waits for any more."""
-        observers = [step.plugin for step in self._chain.steps["observe"]]
-        seen = observed(self._config.spool.path, observers)
-        for shard in self._spool.shards:
-            until = seen.get(shard.number, 0) if observers else EVERY_EVENT
-            if shard.has_events(until):
-                shard.change(functools.partial(_delete_events, until), lambda error: None)
 
     async def _finish(self) -> None:
         """Ends what is under way, within `shutdown_timeout`."""
@@ -245,10 +243,6 @@ def _remove_dead_sockets(folder: Path) -> None:
     for path in folder.glob("worker-*.sock"):
         if not Path("/proc", path.stem.rpartition("-")[2]).exists():
             path.unlink(missing_ok=True)
-
-
-def _delete_events(until: int, db: apsw.Connection) -> None:
-    db.execute("DELETE FROM events WHERE number<=?", (until,))
 
 
 def _listener(listen: Listen, ingress: Ingress, logins: bool) -> Listener:

@@ -24,6 +24,9 @@ from gateway.smtp.content import flaw, received_field
 from gateway.spool.shard_file import SpoolError
 from gateway.spool.spool import Spool
 
+LONGEST_CAMPAIGN = 200
+"""Characters of a campaign's name that are kept."""
+
 log = logging.getLogger("gateway.ingress")
 
 
@@ -54,6 +57,7 @@ class Ingress:
     Args:
         hostname: our name in banner and trace fields.
         limits: sizes and counts.
+        campaign_header: the field that names a message's campaign; None: none does.
         accept_log: writes the line for each message.
         clock: seconds since the epoch.
     """
@@ -63,6 +67,7 @@ class Ingress:
         *,
         hostname: str,
         limits: Limits,
+        campaign_header: str | None,
         streams: Streams,
         chain: Chain,
         spool: Spool,
@@ -76,6 +81,7 @@ class Ingress:
         self.chain = chain
         self.spool = spool
         self.clock = clock
+        self._campaign_header = campaign_header
         self._dispatcher = dispatcher
         self._accept_log = accept_log
         self._may_change = any(chain.steps[hook] for hook in ("mail", "rcpt", "message", "seal"))
@@ -108,6 +114,10 @@ class Ingress:
         if message.stream == transaction.stream:
             # No hook has chosen another one; an earlier stream may ask for a header.
             message.stream = self.streams.classify(message, headers_known=True)
+        if self._campaign_header is not None:
+            campaign = message.headers.get(self._campaign_header)
+            if campaign:
+                message.notes["campaign"] = _on_one_line(campaign)[:LONGEST_CAMPAIGN]
         body = message.body
         filtered = await self.chain.message(message)
         if isinstance(filtered, Reject | Tempfail):
@@ -186,6 +196,13 @@ class Ingress:
         ]
         self._dispatcher.accept(copies, now, events, done)
         return await waiter
+
+
+def _on_one_line(text: str) -> str:
+    """The text without control characters."""
+    if not text.isprintable():
+        text = "".join([character if character.isprintable() else " " for character in text])
+    return " ".join(text.split())
 
 
 def _is_path(address: str) -> bool:

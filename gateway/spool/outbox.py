@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import apsw
 
 from gateway.events import Event
-from gateway.hooks.chain import Chain, Step
+from gateway.hooks.chain import Chain
+from gateway.hooks.step import Step
 from gateway.mail.message import Client, Message, Recipient
+from gateway.spool.shard import Shard
 from gateway.spool.spool import shard_numbers
 
 BATCH = 500
 """Events that an observer gets at a time."""
+
+EVERY_EVENT = 2**63 - 1
 
 log = logging.getLogger("gateway.outbox")
 
@@ -100,6 +105,19 @@ def observed(folder: Path, observers: Sequence[str]) -> dict[int, int]:
     seen = [every.get(name, {}) for name in observers]
     numbers = {int(number) for one in seen for number in one}
     return {number: min(one.get(str(number), 0) for one in seen) for number in numbers}
+
+
+def forget_events(folder: Path, observers: Sequence[str], shards: Iterable[Shard]) -> None:
+    """Deletes the events in shards of this process that all of these observers have seen."""
+    seen = observed(folder, observers)
+    for shard in shards:
+        until = seen.get(shard.number, 0) if observers else EVERY_EVENT
+        if shard.has_events(until):
+            shard.change(functools.partial(_delete_events, until), lambda error: None)
+
+
+def _delete_events(until: int, db: apsw.Connection) -> None:
+    db.execute("DELETE FROM events WHERE number<=?", (until,))
 
 
 def _read_seen(folder: Path) -> dict[str, dict[str, int]]:

@@ -44,8 +44,8 @@ class Spool:
         """The shard that takes new mail."""
         return self.shards[0]
 
-    def open(self) -> None:
-        """Takes a first shard: a free one, or a new one.
+    def open(self, new: bool = False) -> None:
+        """Takes a first shard: a free one, or a new one; with `new`, only one without any mail.
 
         Raises:
             SpoolError: the folder cannot be used.
@@ -55,6 +55,8 @@ class Spool:
         except OSError as error:
             raise SpoolError(f"{self.folder}: {error.strerror}") from error
         for number in range(1, 1 << SHARD_BITS):
+            if new and (self.folder / f"{number:04d}.db").exists():
+                continue
             if number not in self._broken and self._take(number, first=True):
                 return
         raise SpoolError(f"{self.folder}: every shard is taken")

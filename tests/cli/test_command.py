@@ -127,7 +127,7 @@ def test_user_add_refuses(tmp_path: Path) -> None:
 
 COMMANDS = """
 @hookimpl
-def commands(self):
+def commands(self, context):
     import click
     return click.Command("any", callback=lambda: click.echo("spoken"))
 """
@@ -144,11 +144,54 @@ def test_commands_of_plugins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     arguments = ["-c", str(tmp_path / "gateway.yaml")]
     group = click.Group("gateway", {"check": click.Command("check")})
     add_plugin_commands(group, [*arguments, "check"])
-    add_plugin_commands(group, [])
     assert set(group.commands) == {"check"}
     add_plugin_commands(group, [*arguments, "speaking"])
     assert set(group.commands) == {"check", "speaking"}
     assert CliRunner().invoke(group, ["speaking"]).output == "spoken\n"
     assert "plugin broken failed in commands" in caplog.text
-    add_plugin_commands(group, ["--config=/nonexistent/gateway.yaml", "unknown"])
-    assert set(group.commands) == {"check", "speaking"}
+
+
+def test_the_list_of_commands_has_those_of_plugins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [write_plugin(tmp_path, name, COMMANDS) for name in ("speaking", "check")]
+    configure(tmp_path, f"plugins: [{', '.join(paths)}]")
+    group = click.Group("gateway")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    add_plugin_commands(group, ["--help"])
+    assert not group.commands  # there is no gateway.yaml here, and that is fine
+    add_plugin_commands(group, ["-c", str(tmp_path / "gateway.yaml"), "--help"])
+    assert "speaking" in CliRunner().invoke(group, ["--help"]).output
+    own = click.Command("check")
+    group = click.Group("gateway", {"check": own})
+    add_plugin_commands(group, ["-c", str(tmp_path / "gateway.yaml")])
+    assert group.commands["check"] is own
+
+
+def test_a_command_of_a_plugin_needs_a_good_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    with pytest.raises(SystemExit) as end:
+        add_plugin_commands(click.Group("gateway"), [f"--config={path}", "unknown"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert '"unknown" is none of its own commands' in said
+    assert str(path) in said
+
+
+HTTP = """
+@hookimpl
+def http(self):
+    return None
+"""
+
+
+def test_check_tells_of_pages_that_nobody_reaches(tmp_path: Path) -> None:
+    reference = write_plugin(tmp_path, "pages", HTTP)
+    path = configure(tmp_path, f"plugins: [{reference}]").path
+    assert "nobody reaches the pages of pages" in _run("check", "-c", path).stderr
+    with path.open("a") as file:
+        file.write("http: {address: '127.0.0.1:0'}\n")
+    assert "nobody reaches" not in _run("check", "-c", path).stderr

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from gateway.attempt import Delivery, Disposition, Hop, Outcome, Route, Source, Times
 from gateway.delivery.connection import BLOCK, Timeouts
 from gateway.delivery.connections import Connections
-from gateway.delivery.route import Resolver
 from gateway.mail.message import Client, Recipient
+from gateway.resolver import Resolver
 from gateway.testing import Drop, Failure, FakeDns, Hang, NextHop, Raw, Trickle, Wait
 
 DELIVERED, DEFERRED, FAILED = Disposition.DELIVERED, Disposition.DEFERRED, Disposition.FAILED

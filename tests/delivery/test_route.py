@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.attempt import Disposition, Hop, Outcome, Route
-from gateway.delivery.route import SMARTHOST, NoSuchDomainError, ResolutionError, Resolver, Router
+from gateway.delivery.route import SMARTHOST, Router
+from gateway.resolver import NoSuchDomainError, ResolutionError, Resolver
 from gateway.testing import Failure, FakeDns
 from gateway.testing.dns import Records
 
@@ -301,7 +302,7 @@ async def test_answers_are_forgotten_in_time(before: Records | Failure, seen: ob
 
 
 async def test_the_oldest_answers_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.delivery.route._NAMES_IN_CACHE", 2)
+    monkeypatch.setattr("gateway.resolver._NAMES_IN_CACHE", 2)
     async with FakeDns({}) as server:
         router = Router((), Resolver([server.address]))
         for domain in (
@@ -388,4 +389,14 @@ def test_name_servers_are_ip_addresses() -> None:
 
 
 async def test_the_systems_name_servers_are_the_default() -> None:
+    assert Resolver([])._dns.nameservers
     await Resolver().close()
+
+
+async def test_texts_are_joined() -> None:
+    zones: dict[str, Records] = {"s1._domainkey.e.example": {"TXT": ['"v=DKIM1; " "p=AA"', "x"]}}
+    async with FakeDns(zones) as server:
+        resolver = Resolver([server.address])
+        assert sorted(await resolver.txt("s1._domainkey.e.example")) == [b"v=DKIM1; p=AA", b"x"]
+        with pytest.raises(NoSuchDomainError):
+            await resolver.txt("s2._domainkey.e.example")

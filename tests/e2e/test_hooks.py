@@ -73,7 +73,7 @@ async def observe(self, events):
     for event in events:
         self.note("observe", f"{event.type} {event.user} {event.notes.get('campaign')}")
 @hookimpl
-def commands(self):
+def commands(self, context):
     import click
     return click.Command("recorder", callback=lambda: click.echo("recorder speaks"))
 """

@@ -434,3 +434,110 @@ async def test_time_and_calls_are_counted(site: Site) -> None:
         assert step.calls == 2
         assert step.seconds >= 0.02
         assert step.faults == 0
+
+
+LARGE_SEAL = """
+@hookimpl
+def seal(self, message):
+    import threading
+    main = threading.current_thread() is threading.main_thread()
+    message.headers.prepend("X-Thread", "main" if main else "other")
+    message.notes["sealed"] = "yes"
+"""
+
+
+async def test_a_large_message_is_sealed_in_a_thread(site: Site) -> None:
+    site.plugin(LARGE_SEAL)
+    chain = site.chain()
+    for size, thread in ((1000, "main"), (3_000_000, "other")):
+        message = _message("b@example.net", content=CONTENT + b"x" * 70 * (size // 70) + b"\r\n")
+        filtered = await chain.message(message)
+        assert isinstance(filtered, Filtered)
+        (copy,) = filtered.copies
+        assert copy.message.headers.get("X-Thread") == thread
+        assert copy.message.notes == {"sealed": "yes"}
+        with pytest.raises(RuntimeError):
+            copy.message.headers.add("X-Late", "x")
+
+
+@pytest.mark.parametrize("rule", ["tempfail", "skip", "quarantine"])
+async def test_a_seal_that_hangs_on_a_large_message(site: Site, rule: str) -> None:
+    site.plugin(
+        "@hookimpl\ndef seal(self, message):\n    time.sleep(0.5)\n"
+        "    message.headers.prepend('X-Late', 'x')",
+        f"timeout: 0.1, on_error: {rule}",
+    )
+    site.plugin(LARGE_SEAL)
+    answer = await site.chain().message(
+        _message("b@example.net", content=CONTENT + b"x" * 2_000_000)
+    )
+    if rule == "tempfail":
+        assert answer == TEMPFAIL
+        return
+    assert isinstance(answer, Filtered)
+    (copy,) = answer.copies
+    assert (copy.held is not None) == (rule == "quarantine")
+    await asyncio.sleep(0.6)  # until the thread has ended, whose change must not be seen
+    assert "X-Late" not in copy.message.headers
+    assert "X-Thread" in copy.message.headers
+
+
+async def test_a_copy_knows_the_whole_message(site: Site) -> None:
+    site.plugin(
+        "per_recipient = True\n@hookimpl\ndef message(self, message):\n"
+        "    assert message.whole is not message\n"
+        "    message.notes['all'] = ' '.join(one.address for one in message.whole.recipients)"
+    )
+    filtered = await site.chain().message(_message("b@example.net", "c@example.net"))
+    assert isinstance(filtered, Filtered)
+    assert [copy.message.notes["all"] for copy in filtered.copies] == [
+        "b@example.net c@example.net"
+    ] * 2
+    assert _message("b@example.net").copy().copy().whole.recipients[0].address == "b@example.net"
+    alone = _message("b@example.net")
+    assert alone.whole is alone
+
+
+REJOIN = """
+per_recipient = True
+
+@hookimpl
+def message(self, message):
+    (recipient,) = message.recipients
+    recipient.notes["seen"] = "yes"
+    if recipient.address.startswith("c"):
+        message.headers.add("X-For", recipient.address)
+    if recipient.address.startswith("n"):
+        message.notes["note"] = "own"
+    if recipient.address.startswith("d"):
+        return Delay(60)
+    if recipient.address.startswith("x"):
+        return Discard("gone")
+"""
+
+
+@pytest.mark.parametrize("edited", [False, True])
+async def test_copies_that_stay_as_they_were_are_one_message_again(
+    site: Site, edited: bool
+) -> None:
+    if edited:
+        site.plugin(
+            "@hookimpl\ndef message(self, message):\n"
+            "    message.text_parts()[0].text += 'more\\n'\n    message.headers.add('X-A', 'b')"
+        )
+    site.plugin(REJOIN)
+    addresses = ["a1@x", "c1@x", "a2@x", "d1@x", "n1@x", "x1@x", "a3@x"]
+    filtered = await site.chain().message(_message(*addresses))
+    assert isinstance(filtered, Filtered)
+    assert [[one.address for one in copy.message.recipients] for copy in filtered.copies] == [
+        ["a1@x", "a2@x", "a3@x"],
+        ["c1@x"],
+        ["d1@x"],
+        ["n1@x"],
+    ]
+    for copy in filtered.copies:
+        assert copy.message.content.endswith(b"more\r\n" if edited else b"Hello\r\n")
+        assert [one.message for one in copy.message.recipients] == [copy.message] * len(
+            copy.message.recipients
+        )
+        assert {one.notes["seen"] for one in copy.message.recipients} == {"yes"}

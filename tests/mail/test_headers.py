@@ -166,6 +166,34 @@ def test_splice_changes_only_the_octets_named() -> None:
         headers.splice("b", 0, 0, b"x")
 
 
+def test_replace_changes_one_field_and_no_other() -> None:
+    raw = b"A: one\r\n \xff\r\nB: x\r\nA : two {{x}}\r\na:three\r\nC: y"
+    for split_first in (False, True):
+        headers = Headers(raw)
+        if split_first:
+            assert len(headers) == 5
+        state = headers.state()
+        headers.replace("a", [(4, 9, "words")], occurrence=1)
+        assert headers.raw == raw.replace(b"{{x}}", b"words")
+        assert headers.get_all("A")[1] == "two words"
+        headers.replace("A", [(5, 5, "!")], occurrence=2)
+        headers.replace("C", [(0, 1, "z")])
+        assert headers.raw == raw.replace(b"{{x}}", b"words").replace(b"ee", b"ee!")[:-1] + b"z"
+        headers.restore(state)
+        assert headers.raw == raw
+
+
+@pytest.mark.parametrize(("name", "occurrence"), [("X", 0), ("Received", 2), ("Received", -1)])
+def test_replace_in_a_field_that_is_not_there(name: str, occurrence: int) -> None:
+    for split_first in (False, True):
+        headers = Headers(RAW)
+        if split_first:
+            assert len(headers) == 5
+        with pytest.raises(ValueError, match=f"no field {name}"):
+            headers.replace(name, [(0, 0, "x")], occurrence)
+        assert headers.raw == RAW
+
+
 def test_copies_are_independent() -> None:
     headers = Headers(RAW)
     copy = headers.copy()
@@ -196,6 +224,8 @@ def test_sealed() -> None:
             copy.delete("To")
         with pytest.raises(MessageSealedError):
             copy.splice("To", 0, 0, b"1")
+        with pytest.raises(MessageSealedError):
+            copy.replace("Subject", [])
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\n", "é", "a\x00", "a\n"])

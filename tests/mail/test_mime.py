@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.mail.headers import Headers, split
@@ -249,6 +249,7 @@ LINES = st.lists(
 
 
 @given(LINES)
+@example([b"--a", b"Content-Type: multipart/signed; boundary=b", b"--b", b"--a"])
 def test_spans_are_nested_and_in_order(lines: list[bytes]) -> None:
     body, root = scanned(b"Content-Type: multipart/mixed; boundary=a\r\n\r\n" + b"\r\n".join(lines))
     for part in root.walk():
@@ -260,6 +261,27 @@ def test_spans_are_nested_and_in_order(lines: list[bytes]) -> None:
             assert child.end <= part.end
             assert child.depth == part.depth + 1
             end = child.end
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [("x", "y"), ("part_1", "part_2"), ("x", "xy"), ("xy", "x"), ("z" * 99, "z")],
+)
+def test_boundaries_that_begin_alike_are_told_apart(outer: str, inner: str) -> None:
+    lines = [
+        f"Content-Type: multipart/mixed; boundary={outer}\r\n\r\n--{outer}",
+        f"Content-Type: multipart/alternative; boundary={inner}\r\n\r\n--{inner}",
+        f"\r\none\r\n--{outer[:-1]}?\r\n--{inner}",
+        f"\r\ntwo\r\n--{inner}--\r\n--{inner}no\r\n--{outer}",
+        f"\r\nthree\r\n--{inner}no\r\n--{outer}--\r\n--{outer}",
+    ]
+    body, root = scanned("\r\n".join(lines).encode())
+    leaves = [body[part.start : part.end] for part in root.walk() if not part.children]
+    assert leaves == [
+        b"\r\n".join((b"one", f"--{outer[:-1]}?".encode())),
+        b"two",
+        b"\r\n".join((b"three", f"--{inner}no".encode())),
+    ]
 
 
 @given(st.binary(max_size=300), st.binary(max_size=60))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -249,9 +250,9 @@ class Gateway:
         assert self.process is not None
         return self.process.wait(DEADLINE)
 
-    def connect(self, port: int | None = None) -> int:
-        """Connects and returns the pid of the worker that answered."""
-        with socket.create_connection(("127.0.0.1", port or self.port()), DEADLINE) as client:
+    def connect(self, port: int | None = None, host: str = "127.0.0.1") -> int:
+        """Connects and returns the pid of the process that answered."""
+        with socket.create_connection((host, port or self.port()), DEADLINE) as client:
             return int(client.makefile().readline())
 
     def clean(self) -> None:
@@ -559,19 +560,19 @@ def test_the_text_of_a_sealed_file_cannot_be_changed() -> None:
 class Knocking:
     """Connects again and again from several threads, and counts how that went."""
 
-    def __init__(self, gateway: Gateway, port: int) -> None:
+    def __init__(self, gateway: Gateway, port: int, host: str = "127.0.0.1") -> None:
         self.answered: set[int] = set()
         self.count = 0
         self.failures: list[str] = []
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._knock, args=(gateway, port)) for _ in range(4)
+            threading.Thread(target=self._knock, args=(gateway, port, host)) for _ in range(4)
         ]
 
-    def _knock(self, gateway: Gateway, port: int) -> None:
+    def _knock(self, gateway: Gateway, port: int, host: str) -> None:
         while not self._stop.is_set():
             try:
-                self.answered.add(gateway.connect(port))
+                self.answered.add(gateway.connect(port, host))
                 self.count += 1
             except (OSError, ValueError) as error:
                 self.failures.append(repr(error))
@@ -770,3 +771,83 @@ def test_children_end_when_the_supervisor_is_killed(gateway: Gateway) -> None:
     gateway.wait()
     assert len(gateway.noted("orphaned", 3)) == 3
     until(lambda: not gateway.pids(), "nobody is left")
+
+
+# The socket of the service.
+
+HTTP = "http: {address: '127.0.0.2:0'}"
+
+
+def http_port(gateway: Gateway, times: int = 1) -> int:
+    line = gateway.said("HTTP on 127.0.0.2:", times)
+    match = re.search(r"listening on 127\.0\.0\.1:\d+, HTTP on 127\.0\.0\.2:(\d+)$", line)
+    assert match is not None
+    return int(match[1])
+
+
+def test_the_service_gets_the_socket_of_http(gateway: Gateway) -> None:
+    gateway.configure(2, HTTP)
+    gateway.start_ready()
+    port = http_port(gateway)
+    addresses = {start["role"]: start["addresses"] for start in gateway.notes("start")}
+    assert addresses == {"worker": ["127.0.0.1:0"], "service": ["127.0.0.2:0"]}
+    (service,) = (start["pid"] for start in gateway.notes("start", "service"))
+    assert {gateway.connect(port, "127.0.0.2") for _ in range(10)} == {service}
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait() == 0
+    with pytest.raises(ConnectionRefusedError):
+        gateway.connect(port, "127.0.0.2")
+
+
+def test_what_waits_for_a_dead_service_is_served_by_the_next(gateway: Gateway) -> None:
+    gateway.timing["settled"] = 1000.0
+    gateway.timing["backoff"] = (0.3,)
+    gateway.configure(1, HTTP)
+    gateway.start_ready()
+    port = http_port(gateway)
+    (first,) = (start["pid"] for start in gateway.notes("start", "service"))
+    os.kill(first, signal.SIGKILL)
+    until(lambda: not running(first), "the service is dead")
+    second = gateway.connect(port, "127.0.0.2")
+    assert second != first
+    assert [start["pid"] for start in gateway.notes("start", "service")] == [first, second]
+
+
+def test_a_reload_hands_the_socket_of_http_over(gateway: Gateway) -> None:
+    gateway.configure(1, HTTP)
+    gateway.start_ready()
+    port = http_port(gateway)
+    with Knocking(gateway, port, "127.0.0.2") as knocking:
+        for reload in (1, 2, 3):
+            old = gateway.pids()
+            gateway.configure(1, f"{HTTP}\n# {reload}")
+            gateway.signal(signal.SIGHUP)
+            assert http_port(gateway, reload + 1) == port
+            until(lambda old=old: not old & gateway.pids(), "the old are gone")  # type: ignore[misc]
+            new = gateway.notes("start", "service")[reload]["pid"]
+            until(lambda new=new: new in knocking.answered, "the new one answers")  # type: ignore[misc]
+    assert knocking.failures == []
+    # Without the section nobody listens there any more.
+    gateway.configure(1)
+    gateway.signal(signal.SIGHUP)
+    gateway.said("INFO ready: ", 5)
+    until(lambda: len(gateway.pids()) == 2, "one generation")
+    with pytest.raises(ConnectionRefusedError):
+        gateway.connect(port, "127.0.0.2")
+
+
+@pytest.mark.parametrize(
+    ("address", "listen", "status", "reason"),
+    [
+        ("192.0.2.1:8025", "127.0.0.1:0", 1, "cannot listen on 192.0.2.1:8025: Cannot assign"),
+        ("127.0.0.1:9", "127.0.0.1:9", 2, "http.address: 127.0.0.1:9 is already taken by listen"),
+    ],
+)
+def test_an_address_of_http_that_cannot_be_is_told(
+    gateway: Gateway, address: str, listen: str, status: int, reason: str
+) -> None:
+    gateway.configure(1, f"http: {{address: '{address}'}}", listen)
+    gateway.start()
+    assert gateway.wait() == status
+    assert reason in gateway.output
+    assert gateway.notes("start") == []

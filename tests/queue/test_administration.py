@@ -8,15 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.process.control import ControlError, ControlServer
-from gateway.queue.administration import (
-    Changed,
-    Selection,
-    change,
-    read,
-    read_content,
-    read_stats,
-    worker_stats,
-)
+from gateway.queue.administration import Changed, change, worker_stats
+from gateway.queue.listing import Selection, read, read_content, read_stats
 from tests.assembly import Assembly, configure, until
 
 NOWHERE = "relay: {via: ['127.0.0.1:1']}"
@@ -65,6 +58,7 @@ async def test_a_command_asks_the_owner(tmp_path: Path) -> None:
             await change(folder, "drop", Selection(ids=("x",)))
         assert await change(folder, "drop", Selection()) == Changed(2, 0)
         assert gateway.rows() == []
+        await gateway.submit("d@example.net")
         await control.close()
         with pytest.raises(ControlError):
             await change(folder, "drop", Selection())

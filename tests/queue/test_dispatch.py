@@ -14,8 +14,9 @@ import apsw
 import pytest
 
 from gateway.process.control import ControlError
-from gateway.queue.administration import Selection, change
+from gateway.queue.administration import change
 from gateway.queue.lane import Bounds
+from gateway.queue.listing import Selection
 from gateway.queue.schedule import RetryPolicy
 from gateway.testing import Drop, Hang, NextHop, Wait
 from gateway.testing.nexthop import Answer, Script

@@ -237,6 +237,7 @@ def test_events_as_text() -> None:
     event = Event("delivered", 1.5, "ID", "a@b.c", "ü@c.d", notes={"k": "v"}, code=250)
     text = event.to_json()
     assert "\n" not in text
+    assert set(json.loads(text)) == set(Event.__dataclass_fields__)
     assert Event.from_json(text) == event
     newer = json.dumps({**json.loads(text), "colour": "red"})
     assert Event.from_json(newer) == event

@@ -1,0 +1,1 @@
+"""The HTTP service: what `http` hooks give, in the service process."""
