@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-import idna
+from gateway.hooks import domain_name
 
 # RFC 1035 2.3.4, without the length octet of the first label and the root.
 _LONGEST_NAME = 253
@@ -21,13 +21,14 @@ _PLAIN = re.compile(
 )
 # Text whose octets stand for other characters: encoded words, and Japanese that was sent raw.
 _ENCODED = re.compile(rb'=\?[^?\s<>"]+\?[BbQq]\?[^?\s<>"]*\?=|\x1b(?:\$[@B][^\x1b]*|\([A-Z])')
-_COMMENT_TOKEN = re.compile(_QUOTED + rb"|\\.|[()]", re.DOTALL)
+# Where a comment may begin, and what can stand in one, where quotation marks mean nothing.
+_BEFORE_COMMENT = re.compile(_QUOTED + rb"|\\.|\(", re.DOTALL)
+_IN_COMMENT = re.compile(rb"\\.|[()]", re.DOTALL)
 _TOKEN = re.compile(
     rb'<(?P<angle>(?:[^"<>]|' + _QUOTED + rb")*)>|(?P<end>[,;])|(?P<group>:)|(?P<stray>[<>])|"
     rb'(?P<text>[^"<>,;:]+|' + _QUOTED + rb')|(?P<quote>")',
     re.DOTALL,
 )
-_DOMAIN = re.compile(rb"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _WHITE_SPACE = re.compile(rb"\s")
 
 
@@ -42,35 +43,29 @@ def author_domains(value: bytes) -> tuple[str, ...]:
         domain = plain[1].decode("ascii").lower()
         return (domain,) if len(domain) <= _LONGEST_NAME else ()
     try:
-        addresses = _addresses(_without_comments(_ENCODED.sub(b"_", value)))
+        addresses = _addresses(without_comments(_ENCODED.sub(b"_", value)))
         return tuple(dict.fromkeys(_domain(address) for address in addresses))
     except ValueError:
         return ()
 
 
-def domain_name(text: str) -> str:
-    """A domain name in lower case, non-ASCII labels as A-labels (RFC 5891).
+def without_comments(value: bytes) -> bytes:
+    """A field's body with a space in place of each comment (RFC 5322 3.2.2).
 
     Raises:
-        ValueError: it is no domain name.
+        ValueError: a comment does not end.
     """
-    name = text.lower() if text.isascii() else idna.encode(text, uts46=True).decode("ascii")
-    if len(name) > _LONGEST_NAME or not _DOMAIN.fullmatch(name.encode("ascii")):
-        raise ValueError(f"{text!r} is not a domain name")
-    return name
-
-
-def _without_comments(value: bytes) -> bytes:
     kept = []
-    depth = start = 0
-    for token in _COMMENT_TOKEN.finditer(value):
+    depth = start = end = 0
+    while token := (_IN_COMMENT if depth else _BEFORE_COMMENT).search(value, end):
+        end = token.end()
         if token[0] == b"(":
             if depth == 0:
                 kept.append(value[start : token.start()])
             depth += 1
-        elif token[0] == b")" and depth:
+        elif token[0] == b")":
             depth -= 1
-            start = token.end()
+            start = end
     if depth:
         raise ValueError("a comment does not end")
     kept.append(value[start:])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 
 _CRLF = b"\r\n"
@@ -16,6 +16,7 @@ _BLOCK = 1 << 16
 _BLANK_LINES = _CRLF * 1024
 _SPACES = re.compile(rb"  +")
 _SPACE_AT_END = re.compile(rb" \r\n")
+_AFTER_BLANKS = re.compile(rb"\r\n|(?=[^ \t])", re.DOTALL)
 _TAB_TO_SPACE = bytes.maketrans(b"\t", b" ")
 
 
@@ -45,12 +46,31 @@ def relaxed_header(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     return _relax(header)
 
 
-def body_digest(body: bytes, canonicalization: Canonicalization) -> bytes:
-    """The SHA-256 digest of a canonical body: what `bh=` says of it."""
+def body_digest(
+    body: bytes, canonicalization: Canonicalization, pause: Callable[[], None] | None = None
+) -> bytes:
+    """The SHA-256 digest of a canonical body: what `bh=` says of it.
+
+    Args:
+        body: the body as it is in the message.
+        canonicalization: its canonical form.
+        pause: called after each block of some 64 KiB, to let other threads run.
+    """
+    return measured_digest(body, canonicalization, pause)[0]
+
+
+def measured_digest(
+    body: bytes, canonicalization: Canonicalization, pause: Callable[[], None] | None = None
+) -> tuple[bytes, int]:
+    """As `body_digest`, with how many octets the canonical body has."""
     digest = hashlib.sha256()
+    size = 0
     for block in canonical_body(body, canonicalization):
         digest.update(block)
-    return digest.digest()
+        size += len(block)
+        if pause is not None:
+            pause()
+    return digest.digest(), size
 
 
 def canonical_body(body: bytes, canonicalization: Canonicalization) -> Iterator[bytes]:
@@ -61,32 +81,51 @@ def canonical_body(body: bytes, canonicalization: Canonicalization) -> Iterator[
     relaxed = canonicalization is Canonicalization.RELAXED
     empty = True
     held_back = 0
-    for lines in _blocks_of_lines(body):
-        block = _relax(lines) if relaxed else lines
+    for piece in _blocks(body):
+        block = _relax(piece) if relaxed else piece
         end = _end_of_text(block)
         if end == 0:
             held_back += len(block)
             continue
         if held_back:
-            yield _CRLF * (held_back // 2)
+            yield from _blank_lines(held_back)
         empty = False
-        end += 2
+        if end < len(block):
+            end += 2
         held_back = len(block) - end
         yield block[:end]
     if empty and not relaxed:
         yield _CRLF
 
 
-def _blocks_of_lines(body: bytes) -> Iterator[bytes]:
-    """Cuts a body after line ends, so that a large one is never copied as a whole."""
+def _blocks(body: bytes) -> Iterator[bytes]:
+    """Cuts a body after line ends, so that a large one is never copied as a whole.
+
+    A line that is longer than a block is cut too, where no white space is parted from what decides
+    about it: the octet after it.
+    """
     size = len(body)
     start = 0
     while start < size:
-        end = body.find(_CRLF, start + _BLOCK)
-        end = size if end < 0 else end + 2
+        reach = start + 2 * _BLOCK
+        end = body.find(_CRLF, start + _BLOCK, reach)
+        if end >= 0:
+            end += 2
+        elif reach <= size and (found := _AFTER_BLANKS.search(body, reach - 1)):
+            end = found.end()
+        else:
+            end = size
         block = body[start:end]
         start = end
-        yield block if block.endswith(_CRLF) else block + _CRLF
+        if end == size and not block.endswith(_CRLF):
+            block += _CRLF
+        yield block
+
+
+def _blank_lines(octets: int) -> Iterator[bytes]:
+    while octets > 0:
+        yield _BLANK_LINES[:octets]
+        octets -= len(_BLANK_LINES)
 
 
 def _relax(lines: bytes) -> bytes:
@@ -97,7 +136,7 @@ def _relax(lines: bytes) -> bytes:
 
 
 def _end_of_text(block: bytes) -> int:
-    """Where the last CRLFs of a block begin."""
+    """Where the last CRLFs of a block begin; its length if it does not end in any."""
     end = len(block)
     while block.endswith(_BLANK_LINES, 0, end):
         end -= len(_BLANK_LINES)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import dkim
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
@@ -17,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from gateway.hooks import Client, Context, Message
+from gateway.hooks import Client, Context, Event, Message, Resolver
 from plugins.dkim import Dkim, DkimConfig
 
 NOW = 1_700_000_000
@@ -65,18 +68,32 @@ def plugin(
         file = pair.write(folder / f"{number}.pem")
         entries.append({"domain": "example.com", "selector": "s1", "file": str(file)} | key)
     made = Dkim(DkimConfig.model_validate({"keys": entries, **config}))
-    made.start(
-        Context(
-            name="dkim",
-            hostname="gw.example.com",
-            role="worker",
-            folder=folder / "data",
-            base=folder,
-            clock=lambda: NOW,
-            log=logging.getLogger("gateway.plugins.dkim"),
-        )
-    )
+    made.start(context(folder))
     return made
+
+
+def context(
+    folder: Path,
+    resolver: Resolver | None = None,
+    clock: Callable[[], float] = lambda: NOW,
+    role: Literal["worker", "service", "command"] = "worker",
+) -> Context:
+    """What the gateway gives to the plugin. Without a resolver: one that reaches no server."""
+    return Context(
+        name="dkim",
+        hostname="gw.example.com",
+        role=role,
+        folder=folder / "data",
+        base=folder,
+        clock=clock,
+        log=logging.getLogger("gateway.plugins.dkim"),
+        resolver=resolver or Resolver(["127.0.0.1:1"], 1.0),
+        emit=_emit,
+    )
+
+
+def _emit(event: Event) -> asyncio.Future[None]:
+    raise AssertionError(f"the plugin emits no events: {event}")
 
 
 def message(content: bytes) -> Message:
@@ -93,5 +110,5 @@ def verified_by_dkimpy(content: bytes, pair: KeyPair, index: int = 0) -> bool:
     verifier = dkim.DKIM(content, timeout=1)
     try:
         return bool(verifier.verify(idx=index, dnsfunc=lambda name, timeout=5: record))
-    except dkim.ValidationError:
+    except (dkim.DKIMException, ValueError):
         return False

@@ -227,6 +227,31 @@ def test_fields_of_lists_and_of_the_site_are_signed_where_present(tmp_path: Path
     assert not {"x-other", "x-absent", "received", "list-post"} & set(signed)
 
 
+# RFC 2369, RFC 2919 and RFC 8058.
+LIST_FIELDS = [
+    *("List-Help", "List-Subscribe", "List-Unsubscribe", "List-Post", "List-Owner"),
+    *("List-Archive", "List-Id", "List-Unsubscribe-Post"),
+]
+
+
+@pytest.mark.parametrize("name", LIST_FIELDS)
+def test_each_field_of_lists_is_signed(tmp_path: Path, name: str) -> None:
+    field = f"{name}: <https://example.com/list>\r\n".encode()
+
+    content = sealed(plugin(tmp_path), field + MESSAGES["no subject"])
+
+    assert verified_by_dkimpy(content, rsa_key())
+    assert not verified_by_dkimpy(content.replace(b"/list>", b"/lost>"), rsa_key())
+
+
+@pytest.mark.parametrize("name", ["List-Unsubscribe", "List-Unsubscribe-Post"])
+def test_nobody_can_put_another_unsubscription_on_top(tmp_path: Path, name: str) -> None:
+    field = f"{name}: <https://example.com/list>\r\n".encode()
+    content = sealed(plugin(tmp_path), field + MESSAGES["no subject"])
+
+    assert not verified_by_dkimpy(field.replace(b"list", b"evil") + content, rsa_key())
+
+
 def test_what_relays_add_and_older_signatures_are_never_signed(tmp_path: Path) -> None:
     fields = b"".join(
         name + b": x\r\n"
@@ -378,7 +403,17 @@ def test_a_relative_path_starts_from_the_folder_of_the_configuration(tmp_path: P
     ("key", "where", "text"),
     [
         ({"file": "missing.pem"}, ("keys", 0), "missing.pem: cannot be read"),
-        ({"domain": "*.example.com"}, ("keys", 0, "domain"), "is not a domain name"),
+        ({"domain": "*.*.example.com"}, ("keys", 0, "domain"), "is not a domain name"),
+        ({"domain": "news.*.com"}, ("keys", 0, "domain"), "is not a domain name"),
+        ({"domain": "*example.com"}, ("keys", 0, "domain"), "is not a domain name"),
+        ({"domain": []}, ("keys", 0, "domain"), "at least 1"),
+        ({"domain": ["example.com", "a b"]}, ("keys", 0, "domain"), "is not a domain name"),
+        ({"domain": "*.example.com", "identity": "@example.com"}, ("keys", 0), "at or below"),
+        ({"not_before": "2026-12-01 09:00"}, ("keys", 0, "not_before"), "without a zone"),
+        ({"not_before": "soon"}, ("keys", 0, "not_before"), "expected a date such as"),
+        ({"not_after": 2026}, ("keys", 0, "not_after"), "expected a date such as"),
+        ({"not_before": "2026-12-02", "not_after": "2026-12-01"}, ("keys", 0), "must be later"),
+        ({"not_before": "2026-12-01", "not_after": "2026-12-01"}, ("keys", 0), "must be later"),
         ({"domain": ""}, ("keys", 0, "domain"), "is not a domain name"),
         ({"selector": "s 1"}, ("keys", 0, "selector"), "is not a domain name"),
         ({"selector": "s1;"}, ("keys", 0, "selector"), "is not a domain name"),
@@ -415,7 +450,14 @@ def test_a_wrong_key_is_an_error_at_its_place(
         ({"sign": ["X;Y"]}, "is not the name of a header field"),
         ({"sign": ["名前"]}, "is not the name of a header field"),
         ({"length": 100}, "Extra inputs"),
-        ({"keys": []}, "at least one key"),
+        ({"unsigned": "default"}, "set both or neither"),
+        ({"default": "example.com"}, "set both or neither"),
+        ({"default": "example.org", "unsigned": "default"}, "no key is for the domain example.org"),
+        ({"default": "a b", "unsigned": "default"}, "is not a domain name"),
+        ({"verify": {"signatures": 0}}, "greater than or equal to 1"),
+        ({"verify": {"authserv_id": "a b"}}, "is not a domain name"),
+        ({"verify": {"reject": True}}, "Extra inputs"),
+        ({"verify": "yes"}, "valid dictionary"),
     ],
 )
 def test_a_wrong_setting_is_an_error(tmp_path: Path, other: dict[str, object], text: str) -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.dkim.author import author_domains, domain_name
+from gateway.hooks import domain_name
+from plugins.dkim.author import author_domains
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import dkim.canonicalization
 import pytest
 from dkim import MessageFormatError, rfc822_parse
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from plugins.dkim.canonicalization import (
@@ -83,6 +83,31 @@ def test_white_space_across_the_blocks_of_a_large_body(
     body = b"x" * (65_536 + shift) + b" \t \r\n \r\n\r\n  y\r\n\r\n"
 
     assert canonical(body, canonicalization) == oracle(body, canonicalization)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=bodies, size=st.integers(2, 12), canonicalization=st.sampled_from(Canonicalization))
+def test_blocks_of_any_size_are_put_together_right(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, size: int, canonicalization: Canonicalization
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("plugins.dkim.canonicalization._BLOCK", size)
+        assert canonical(body, canonicalization) == oracle(body, canonicalization)
+
+
+@BOTH
+@pytest.mark.parametrize("line", [b"a" * 9_000, b"a  " * 3_000, b" " * 9_000 + b"a"])
+def test_a_long_line_is_taken_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, canonicalization: Canonicalization, line: bytes
+) -> None:
+    monkeypatch.setattr("plugins.dkim.canonicalization._BLOCK", 1024)
+    body = line + b" \r\n" + line
+
+    blocks = list(canonical_body(body, canonicalization))
+
+    assert b"".join(blocks) == oracle(body, canonicalization)
+    # A run of white space is not parted.
+    assert line.startswith(b" ") or max(map(len, blocks)) <= 2050
 
 
 @BOTH
