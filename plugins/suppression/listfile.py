@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from plugins.suppression.entries import Entries, parse
+from plugins.suppression.names import parse
 
 _CHECK_EVERY = 1.0
 
@@ -18,7 +18,7 @@ class ListFile:
         self._checked = float("-inf")
         self._version: tuple[int, int, int] | None = None
 
-    def read(self) -> Entries:
+    def read(self) -> set[str]:
         """The entries that are in the file now.
 
         Raises:
@@ -39,7 +39,7 @@ class ListFile:
         except ValueError as error:
             raise ValueError(f"{self._path}:{error}") from None
 
-    def changes(self, now: float) -> Entries | None:
+    def changes(self, now: float) -> set[str] | None:
         """The entries, if the file is not the one that was read last; else None.
 
         Looks at the file at most once a second, and at each version of it once.
