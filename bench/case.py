@@ -14,11 +14,21 @@ from bench.systems.system import System
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number that a case gives: its name with the unit, and the decimals worth showing."""
+    """A number that a case gives: its name with the unit, and the decimals worth showing.
+
+    `bar` is what the gateway has to reach, None where nobody set one.
+    """
 
     name: str
     decimals: int
     more_is_better: bool
+    bar: float | None = None
+
+    def bar_cell(self) -> str:
+        """The bar as text."""
+        if self.bar is None:
+            return "-"
+        return f"{'≥' if self.more_is_better else '≤'} {self.bar:,.{self.decimals}f}"
 
 
 class Trial(Protocol):
@@ -33,9 +43,17 @@ class Trial(Protocol):
 
 
 class Case(ABC):
-    """One kind of measurement, made alike for every system."""
+    """One kind of measurement, made alike for every system.
 
-    figures: ClassVar[tuple[Figure, ...]]
+    Attributes:
+        figures: what comes out.
+        alone: whether it is about the gateway, and other systems have no part in it.
+        sends_mail: whether it needs the load generator and its sink.
+    """
+
+    figures: tuple[Figure, ...]
+    alone: ClassVar[bool] = False
+    sends_mail: ClassVar[bool] = True
 
     def __init__(self, name: str, title: str) -> None:
         self.name = name

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from bench.case import Case
+from bench.chain import ChainCost
+from bench.hook import HookTime
 from bench.load import Load
+from bench.newsletter import TRACKER, Newsletter, check_links, check_values
 from bench.throughput import Throughput
+
+_ENCODINGS = ("8bit", "quoted-printable", "base64")
 
 
 def cases(seconds: float) -> dict[str, Case]:
@@ -14,5 +21,31 @@ def cases(seconds: float) -> dict[str, Case]:
         for case in (
             Throughput("4k", "messages of 4 KB, 20 connections", Load(4 * 1024), seconds),
             Throughput("50k", "messages of 50 KB, 20 connections", Load(50 * 1024), seconds),
+            HookTime(
+                "rewrite",
+                "tracking, 30 KB of HTML, 30 links",
+                f'{{tracking: {{base_url: "{TRACKER}"}}}}',
+                _messages(Newsletter(html=30_000, links=30)),
+                partial(check_links, links=30),
+                bar=1.0,
+            ),
+            HookTime(
+                "personalize",
+                "subject, text and HTML, ten variables",
+                "{personalization: {sources: [{header: {}}]}}",
+                _messages(Newsletter(html=4_000, links=10, values=True)),
+                check_values,
+                bar=0.5,
+            ),
+            ChainCost(
+                "chain",
+                "4 KB, no plugins and four of them",
+                Newsletter(html=2_400, links=10, values=True),
+                seconds,
+            ),
         )
     }
+
+
+def _messages(newsletter: Newsletter) -> dict[str, bytes]:
+    return {encoding: newsletter.message(encoding) for encoding in _ENCODINGS}

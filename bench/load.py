@@ -94,17 +94,20 @@ class Load:
     """What `smtp-source` sends: the same for every system.
 
     `size` is the body's length in bytes. `sessions` connections send at the same time, each one
-    message after the other.
+    message after the other. Where `message` names a file, what is in there is sent instead of lines
+    of one letter.
     """
 
     size: int
     sessions: int = 20
+    message: Path | None = None
 
     def command(self, messages: int, port: int) -> list[str]:
         """The `smtp-source` command line."""
+        what = ("-l", str(self.size)) if self.message is None else ("-F", str(self.message))
         return [
             *("smtp-source", "-4", "-d", "-N"),
-            *("-s", str(min(self.sessions, messages)), "-m", str(messages), "-l", str(self.size)),
+            *("-s", str(min(self.sessions, messages)), "-m", str(messages), *what),
             *("-M", f"client.{DOMAIN}", "-f", f"sender@{DOMAIN}", "-t", "recipient@example.net"),
             f"{LOCALHOST}:{port}",
         ]

@@ -83,7 +83,7 @@ class Report:
         head += [(name, f"not installed: {how}") for name, how in self.missing.items()]
         blocks = [aligned(head, right=False)]
         blocks += [self._block(result) for result in self.results]
-        if len(self.systems) > 1:
+        if any(len(self._contestants(result)) > 1 for result in self.results):
             ours = next(iter(self.systems))
             blocks.append(f"×: how many times better {ours} is: more messages, less CPU and memory")
         for result in self.results:
@@ -93,8 +93,7 @@ class Report:
         return "\n\n".join(blocks) + "\n"
 
     def json(self) -> str:
-        """The report for programs: every measurement, the medians and the ratios."""
-        ours, *peers = self.systems or [""]
+        """The report for programs: every measurement, the medians, the ratios and the bars."""
         cases = {
             result.case.name: {
                 "title": result.case.title,
@@ -105,8 +104,10 @@ class Report:
                 },
                 "advantage": {
                     peer: {f.name: result.advantage(ours, peer, f) for f in result.case.figures}
+                    for ours, *peers in [self._contestants(result)]
                     for peer in peers
                 },
+                "bars": {f.name: f.bar for f in result.case.figures if f.bar is not None},
                 "failures": {name: asdict(f) for name, f in result.failures.items()},
             }
             for result in self.results
@@ -120,12 +121,15 @@ class Report:
         return json.dumps(whole, ensure_ascii=False, indent=2) + "\n"
 
     def _block(self, result: Result) -> str:
-        ours, *peers = self.systems or [""]
+        systems = self._contestants(result)
+        ours, *peers = systems
+        bars = any(figure.bar is not None for figure in result.case.figures)
         rows = [
             [
                 f"{result.case.name}: {result.case.title}",
-                *self.systems,
+                *systems,
                 *(f"{ours} : {peer}" for peer in peers),
+                *(["bar"] if bars else []),
             ]
         ]
         for figure in result.case.figures:
@@ -133,8 +137,17 @@ class Report:
             rows.append(
                 [
                     f"  {figure.name}",
-                    *(result.cell(system, figure) for system in self.systems),
+                    *(result.cell(system, figure) for system in systems),
                     *("-" if ratio is None else f"{ratio:.1f}×" for ratio in ratios),
+                    *([figure.bar_cell()] if bars else []),
                 ]
             )
         return aligned(rows)
+
+    def _contestants(self, result: Result) -> list[str]:
+        """The systems that a case is about, ours first."""
+        names = list(self.systems) or [""]
+        if result.case.alone:
+            part = [name for name in names if name in (*result.values, *result.failures)]
+            return part or names[:1]
+        return names

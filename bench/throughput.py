@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 from bench.case import Case, Figure
 from bench.daemon import free_port
@@ -38,7 +37,7 @@ class Throughput(Case):
     `load` is what is sent, `seconds` how long one measurement should take about.
     """
 
-    figures: ClassVar[tuple[Figure, ...]] = (RATE, CPU, MEMORY)
+    figures = (RATE, CPU, MEMORY)
 
     def __init__(self, name: str, title: str, load: Load, seconds: float) -> None:
         super().__init__(name, title)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from email.message import EmailMessage
 from pathlib import Path
 
 import dkim
@@ -19,20 +22,32 @@ from hypothesis import strategies as st
 
 import bench.daemon
 from bench.__main__ import arguments
-from bench.case import Case, Figure
+from bench.case import Case, Figure, Trial
 from bench.cases import cases
+from bench.chain import DIFFERENCE, PLAIN, PLUGINS, ChainCost, ChainTrial
 from bench.daemon import Daemon
 from bench.error import BenchError
+from bench.hook import HookTime
 from bench.load import Load, last_count
 from bench.machine import Machine, filesystem, signing_rate
+from bench.newsletter import (
+    TRACKER,
+    VALUES,
+    Newsletter,
+    check_links,
+    check_unsubscribing,
+    check_values,
+)
 from bench.processes import Process, Tree, running
 from bench.report import Failure, Report, Result
 from bench.run import measure
 from bench.signature import DOMAIN, SELECTOR, SigningKey
-from bench.systems.gateway import Gateway
+from bench.systems.gateway import ContentGateway, Gateway, PlainGateway
 from bench.systems.system import System
 from bench.table import aligned
-from bench.throughput import Throughput, messages_for
+from bench.throughput import CPU, Throughput, messages_for
+from gateway.configuration.config import load_config
+from gateway.hooks.load import load_plugins
 
 RATE = Figure("messages/s", 0, more_is_better=True)
 COST = Figure("ms/message", 2, more_is_better=False)
@@ -70,6 +85,22 @@ class Turn:
         if isinstance(answer, BenchError):
             raise answer
         return {RATE.name: answer, COST.name: 1000 / answer}
+
+
+class Alone(Case):
+    """Is about the gateway, and knows what it should reach."""
+
+    figures = (
+        Figure("cost ms", 2, more_is_better=False, bar=1.25),
+        Figure("rate/s", 0, more_is_better=True),
+    )
+    alone = True
+
+    def __init__(self) -> None:
+        super().__init__("alone", "by itself")
+
+    def trial(self, system: System, folder: Path) -> AbstractContextManager[Trial]:
+        raise AssertionError("nothing is started here")
 
 
 class Named(System):
@@ -218,6 +249,29 @@ class TestReport:
         assert read["machine"]["cores"] == 4
         assert read["missing"] == {"haraka": "no haraka; install it"}
 
+    def test_a_case_of_the_gateway_alone_has_no_peers_and_shows_the_bar(self) -> None:
+        measured = Result(Alone(), {"gateway": [{"cost ms": 0.5, "rate/s": 2e3}]})
+        both = result({"gateway": [4000], "postfix": [500]})
+        report = self.report(measured, both)
+        lines = report.text().splitlines()
+        at = next(index for index, line in enumerate(lines) if line.startswith("alone"))
+        assert lines[at : at + 3] == [
+            "alone: by itself  gateway     bar",
+            "  cost ms            0.50  ≤ 1.25",
+            "  rate/s            2,000       -",
+        ]
+        read = json.loads(report.json())
+        assert read["cases"]["alone"]["bars"] == {"cost ms": 1.25}
+        assert read["cases"]["alone"]["advantage"] == {}
+        assert read["cases"]["turns"]["bars"] == {}
+        assert "times better" in report.text()
+        assert "times better" not in self.report(measured).text()
+
+    def test_a_case_of_the_gateway_alone_that_failed(self) -> None:
+        lines = self.report(Result(Alone(), {}, {"gateway": Failure("no")})).text().splitlines()
+        assert ["cost", "ms", "failed", "≤", "1.25"] in [line.split() for line in lines]
+        assert lines[-1] == "gateway failed at alone: no"
+
     def test_without_any_system_there_is_only_the_machine(self) -> None:
         report = Report(machine(), {}, {"haraka": "no haraka"}, [])
         assert report.text().splitlines()[-1] == "haraka    not installed: no haraka"
@@ -290,6 +344,11 @@ class TestLoad:
 
     def test_nothing_counted_yet(self) -> None:
         assert last_count(b"") == 0
+
+    def test_a_message_of_ones_own(self) -> None:
+        words = Load(4096, message=Path("/tmp/one")).command(7, 2525)
+        assert words[words.index("-F") + 1] == "/tmp/one"
+        assert "-l" not in words
 
     def test_no_more_sessions_than_messages(self) -> None:
         words = Load(4096, sessions=20).command(1, 2525)
@@ -457,7 +516,7 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (["4k", "5k"], "no case '5k'; there are 4k, 50k"),
+            (["4k", "5k"], "no case '5k'; there are 4k, 50k, rewrite, personalize, chain"),
             (["--repeat", "0"], "--repeat: must be 1 or more"),
             (["--seconds", "0.1"], "--seconds: must be from 0.5 to 20"),
             (["--seconds", "100"], "--seconds: must be from 0.5 to 20"),
@@ -473,12 +532,174 @@ class TestCommandLine:
         assert said in capsys.readouterr().err
 
     def test_cases_have_the_sizes_that_their_names_say(self) -> None:
-        known = cases(4.0)
-        assert list(known) == ["4k", "50k"]
-        for name, case in known.items():
+        for name in ("4k", "50k"):
+            case = cases(4.0)[name]
             assert isinstance(case, Throughput)
             assert case.load.size == int(name[:-1]) * 1024
             assert case.load.sessions == 20
+
+
+ENCODINGS = ["8bit", "quoted-printable", "base64"]
+TRACKING = f'{{tracking: {{base_url: "{TRACKER}"}}}}'
+MERGING = "{personalization: {sources: [{header: {}}]}}"
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+class TestNewsletter:
+    def parts(self, newsletter: Newsletter, encoding: str) -> tuple[EmailMessage, str, str]:
+        content = newsletter.message(encoding)
+        assert content.count(b"\n") == content.count(b"\r\n") == content.count(b"\r")
+        assert max(map(len, content.split(b"\r\n"))) <= 998
+        parsed = email.message_from_bytes(content, policy=email.policy.default)
+        assert isinstance(parsed, EmailMessage)
+        assert not parsed.defects
+        text, html = parsed.iter_parts()
+        assert html["Content-Transfer-Encoding"] == encoding
+        return parsed, text.get_content(), html.get_content()
+
+    def test_html_and_links(self, encoding: str) -> None:
+        _, _, html = self.parts(Newsletter(html=30_000, links=30), encoding)
+        assert 30_000 <= len(html.encode()) < 30_500
+        assert html.count('<a href="https://www.shop.') == 30
+        assert "{{" not in html
+        assert html.count("<tr>") == html.count("</tr>")
+
+    def test_values(self, encoding: str) -> None:
+        parsed, text, html = self.parts(Newsletter(html=0, links=2, values=True), encoding)
+        assert len(VALUES) == 10
+        for name in VALUES:
+            assert (text + html).count(f"{{{{ {name} }}}}") == 1
+        assert "{{" in text
+        assert "{{" in html
+        assert "{{ name }}" in parsed["Subject"]
+        assert json.loads(parsed["X-Merge-Data"]) == VALUES
+        assert html.count("<a href=") == 2
+
+    def test_checks_find_out_who_does_nothing(self, encoding: str) -> None:
+        message = Newsletter(html=0, links=2, values=True).message(encoding)
+        with pytest.raises(BenchError, match="0 of 2 links"):
+            check_links(message, 2)
+        with pytest.raises(BenchError, match="not filled in"):
+            check_values(message)
+        with pytest.raises(BenchError, match="List-Unsubscribe"):
+            check_unsubscribing(message)
+
+
+class TestHookTime:
+    def case(self, entry: str) -> HookTime:
+        newsletter = Newsletter(html=500, links=3, values=True)
+        messages = {encoding: newsletter.message(encoding) for encoding in ENCODINGS}
+        self.seen: list[bytes] = []
+        return HookTime("hook", "one", entry, messages, self.seen.append, bar=0.5)
+
+    @pytest.mark.parametrize("entry", [TRACKING, MERGING])
+    def test_times_of_a_real_plugin(self, entry: str, key: SigningKey, tmp_path: Path) -> None:
+        case = self.case(entry)
+        with case.trial(Gateway(key), tmp_path) as trial:
+            self.seen.clear()
+            measured = trial.measure(20)
+        assert list(measured) == [figure.name for figure in case.figures]
+        assert [figure.bar for figure in case.figures] == [0.5, None] * 3
+        for encoding in ENCODINGS:
+            assert 0 < measured[f"{encoding}: median ms"] <= measured[f"{encoding}: p95 ms"] < 1000
+        assert len(self.seen) == 3
+        for message in self.seen:
+            if entry is TRACKING:
+                check_links(message, 3)
+                check_unsubscribing(message)
+            else:
+                check_values(message)
+
+    def test_a_check_that_fails(self, key: SigningKey, tmp_path: Path) -> None:
+        case = self.case(MERGING)
+        case.check = lambda message: check_links(message, 3)
+        with pytest.raises(BenchError, match="0 of 3"), case.trial(Gateway(key), tmp_path):
+            pass
+
+    def test_a_plugin_that_refuses(self, key: SigningKey, tmp_path: Path) -> None:
+        case = self.case("{personalization: {sources: [{header: {name: X-Other}}], "
+                         "only_with_header: null}}")  # fmt: skip
+        with pytest.raises(BenchError, match="answered Reject"), case.trial(Gateway(key), tmp_path):
+            pass
+
+    def test_a_plugin_that_cannot_be_used(self, key: SigningKey, tmp_path: Path) -> None:
+        with (
+            pytest.raises(BenchError, match="base_url"),
+            self.case("{tracking: {}}").trial(Gateway(key), tmp_path),
+        ):
+            pass
+
+    @pytest.mark.parametrize("name", ["rewrite", "personalize"])
+    def test_cases(self, name: str, key: SigningKey, tmp_path: Path) -> None:
+        case = cases(4.0)[name]
+        assert isinstance(case, HookTime)
+        assert case.alone
+        assert not case.sends_mail
+        with case.trial(Gateway(key), tmp_path) as trial:
+            trial.measure(2)  # raises if the plugin does not do its work
+
+
+class TestChainCost:
+    def test_message_has_the_size_that_the_title_says(self) -> None:
+        case = cases(4.0)["chain"]
+        assert isinstance(case, ChainCost)
+        assert case.alone
+        assert case.sends_mail
+        content = case.newsletter.message("quoted-printable")
+        assert abs(len(content) - 4096) < 150
+        assert case.newsletter.links == 10
+        assert DIFFERENCE.bar == 1.2
+
+    def test_difference(self) -> None:
+        class Fixed:
+            def __init__(self, cost: float) -> None:
+                self.cost = cost
+
+            def measure(self) -> Mapping[str, float]:
+                return {CPU.name: self.cost}
+
+        measured = ChainTrial(Fixed(0.5), Fixed(1.25)).measure()
+        assert measured == {PLAIN.name: 0.5, PLUGINS.name: 1.25, DIFFERENCE.name: 0.75}
+
+    @pytest.mark.parametrize(
+        ("kind", "names"),
+        [
+            (Gateway, ["dkim"]),
+            (PlainGateway, []),
+            (ContentGateway, ["suppression", "personalization", "tracking", "dkim"]),
+        ],
+    )
+    def test_configurations_can_be_used(
+        self, kind: type[Gateway], names: list[str], key: SigningKey, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "gateway.yaml"
+        values = {"port": 2525, "next_hop": 2600, "domain": DOMAIN, "selector": SELECTOR}
+        kind(key).write(kind.template, file, {**values, "key": key.file})
+        plugins = load_plugins(load_config(file))
+        assert [plugin.entry.name for plugin in plugins] == names
+
+    def test_the_list_is_filled(
+        self, key: SigningKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gateway = ContentGateway(key)
+        if (reason := gateway.missing()) is not None:
+            pytest.skip(reason)
+        monkeypatch.setattr(ContentGateway, "suppressed", 12)
+        gateway.folder = tmp_path
+        file = tmp_path / "gateway.yaml"
+        values = {"port": 2525, "next_hop": 2600, "domain": DOMAIN, "selector": SELECTOR}
+        gateway.write(gateway.template, file, {**values, "key": key.file})
+        gateway.prepare(file)
+        shown = subprocess.run(
+            [gateway.program, "-c", file, "suppression", "export"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown.stdout.count("@suppressed.example") == 12
+        (tmp_path / "gateway.yaml").write_text("plugins: []\n")
+        with pytest.raises(BenchError, match="cannot be imported"):
+            gateway.prepare(file)
 
 
 def test_gateway_configuration_is_yaml_with_everything_filled_in(

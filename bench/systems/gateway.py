@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.daemon import Daemon, tail
+from bench.error import BenchError
 from bench.signature import DOMAIN, SELECTOR
 from bench.systems.system import System
 
@@ -16,6 +17,7 @@ class Gateway(System):
     """The gateway with its plugin `dkim`: one worker per core."""
 
     name: ClassVar[str] = "gateway"
+    template: ClassVar[str] = "gateway.yaml"
     install: ClassVar[str] = "pip install -e . in the environment that runs the bench"
 
     # Beside this interpreter: the environment's own, whatever PATH says.
@@ -37,7 +39,7 @@ class Gateway(System):
         """Starts `gateway run` in the foreground."""
         configuration = self.folder / "gateway.yaml"
         self.write(
-            "gateway.yaml",
+            self.template,
             configuration,
             {
                 "port": self.port,
@@ -47,6 +49,7 @@ class Gateway(System):
                 "key": self.key.file,
             },
         )
+        self.prepare(configuration)
         daemon = Daemon(
             self.name,
             [self.program, "run", "-c", configuration],
@@ -56,6 +59,38 @@ class Gateway(System):
         self.daemons.append(daemon)
         daemon.wait_for_smtp(self.port)
 
+    def prepare(self, configuration: Path) -> None:
+        """What has to be done once before it starts."""
+
     def log(self) -> str:
         """The end of its log, and of what it wrote before it had one."""
         return "\n".join(filter(None, (tail(self.folder / "gateway.log"), super().log())))
+
+
+class PlainGateway(Gateway):
+    """The gateway without any plugin."""
+
+    template: ClassVar[str] = "gateway.plain.yaml"
+
+
+class ContentGateway(Gateway):
+    """The gateway with all four plugins that concern what is sent and to whom."""
+
+    template: ClassVar[str] = "gateway.content.yaml"
+    suppressed: ClassVar[int] = 100_000
+
+    def prepare(self, configuration: Path) -> None:
+        """Fills the suppression list with so many addresses, of which none gets mail."""
+        addresses = self.folder / "suppressed.txt"
+        addresses.write_text(
+            "".join(f"user{number}@suppressed.example\n" for number in range(self.suppressed))
+        )
+        done = subprocess.run(
+            [self.program, "-c", configuration, "suppression", "import", addresses],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode:
+            raise BenchError("the suppression list cannot be imported", done.stderr)
