@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from examples.demo.installation import Gateway
 from gateway import __version__, hooks
 from gateway.cli.command import gateway as command
+from gateway.cli.plugins import add_plugin_commands
 from gateway.configuration.config import load_config
 from gateway.configuration.schema import schema
 from gateway.configuration.users import hash_password, save_user
@@ -113,7 +114,7 @@ def _named_files() -> dict[str, str]:
 
 def _private_key(path: Path) -> rsa.RSAPrivateKey:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_bytes(
         key.private_bytes(
@@ -129,7 +130,7 @@ def _private_key(path: Path) -> rsa.RSAPrivateKey:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every file that the configurations in the documents name."""
     folder = tmp_path_factory.mktemp("site")
-    for name in ("s1", "e1", "example.org"):
+    for name in ("s1", "e1", "example.org", "example.com/202611a"):
         _private_key(folder / "keys" / f"{name}.pem")
     key = _private_key(folder / "tls" / "key.pem")
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gw.example.com")])
@@ -308,11 +309,31 @@ MAKE_TARGETS = [
 ]
 
 
+EVERY_PLUGIN = """
+plugins:
+  - suppression: {}
+  - personalization: {}
+  - tracking: {base_url: "https://t.example.com"}
+  - report: {}
+  - dkim: {keys: [{domain: example.com, selector: s1, file: keys/s1.pem}]}
+"""
+
+
+@pytest.fixture(scope="module")
+def commands(site: Path) -> click.Group:
+    """All commands, those of the bundled plugins among them."""
+    file = site / "every.yaml"
+    file.write_text(LISTEN + EVERY_PLUGIN)
+    group = click.Group("gateway", dict(command.commands), params=list(command.params))
+    add_plugin_commands(group, ["-c", str(file)])
+    return group
+
+
 @pytest.mark.parametrize("line", GATEWAY_COMMANDS)
-def test_a_command_exists_with_its_options(line: str) -> None:
+def test_a_command_exists_with_its_options(line: str, commands: click.Group) -> None:
     words = shlex.split(line)[1:]
-    found: click.Command = command
-    context = click.Context(command, info_name="gateway")
+    found: click.Command = commands
+    context = click.Context(commands, info_name="gateway")
     while isinstance(found, click.Group) and words:
         name = words.pop(0)
         inner = found.get_command(context, name)
