@@ -74,5 +74,26 @@ class Event:
             raise ValueError(f"not an event: {error}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """Which events somebody wants: those of `types`; None: all. False if none at all."""
+
+    types: frozenset[str] | None = None
+
+    def __contains__(self, event_type: object) -> bool:
+        return self.types is None or event_type in self.types
+
+    def __bool__(self) -> bool:
+        return self.types is None or bool(self.types)
+
+    def __or__(self, other: Interest) -> Interest:
+        if self.types is None or other.types is None:
+            return Interest()
+        return Interest(self.types | other.types)
+
+
+NOTHING = Interest(frozenset())
+EVERYTHING = Interest()
+
 _FIELDS = frozenset(Event.__dataclass_fields__)
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode

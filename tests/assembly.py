@@ -115,10 +115,10 @@ class Assembly:
         self.spool = Spool(config.spool.path, "nobody", config.spool.reserve)
         self.resolver = Resolver(["127.0.0.1:1"], 1.0)
         self.connections = Connections(self.resolver, idle=config.relay.idle)
-        events = bool(self.chain.steps["observe"])
+        events = self.chain.interest
         streams = config.compiled_streams
         default = RetryPolicy(config.retry.schedule, config.retry.jitter, config.retry.lifetime)
-        self.emitter = Emitter(self.spool, wanted=events)
+        self.emitter = Emitter(self.spool, wanted=bool(events))
         self.settler = Settler(
             hostname=config.hostname,
             retry=retry or default,

@@ -16,7 +16,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 from gateway.attempt import Attempt, Delivery, Outcome, Route, Source
-from gateway.events import Event
+from gateway.events import NOTHING, Event, Interest
 from gateway.hooks.actions import Accept, Delay, Discard, Quarantine, Reject, Tempfail
 from gateway.hooks.load import LoadedPlugin
 from gateway.hooks.plugin import Login
@@ -57,7 +57,12 @@ class Filtered:
 
 
 class Chain:
-    """Fires every stage."""
+    """Fires every stage.
+
+    Attributes:
+        steps: the hooks of each stage, in order.
+        interest: which events observers want.
+    """
 
     def __init__(self, plugins: Sequence[LoadedPlugin], watchdog: Watchdog) -> None:
         self._watchdog = watchdog
@@ -73,12 +78,16 @@ class Chain:
                     timeout=plugin.entry.timeout,
                     on_error=plugin.entry.on_error,
                     per_recipient=plugin.instance.per_recipient,
+                    interest=_interest(plugin),
                 )
                 for plugin in plugins
                 if name in plugin.hooks
             )
             for name, stage in STAGES.items()
         }
+        self.interest = NOTHING
+        for step in self.steps["observe"]:
+            self.interest |= step.interest
 
     # The SMTP stages.
 
@@ -350,6 +359,11 @@ class Chain:
             step.calls += 1
             step.seconds += perf_counter() - started
         return answer if answer is None else step.check(answer)
+
+
+def _interest(plugin: LoadedPlugin) -> Interest:
+    types = plugin.instance.observes
+    return Interest(None if types is None else frozenset(types))
 
 
 def _unsealed(step: Step, fault: Fault) -> Tempfail | Quarantine | None:

@@ -129,7 +129,11 @@ def _load(
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as error:
         raise PluginError(" ".join(str(error).split())) from None
-    hooks = {name: getattr(instance, name) for name in spec.STAGES if name in names}
+    unknown = [name for name in instance.unused if name not in names]
+    if unknown:
+        raise PluginError(f"unused names {unknown[0]}, and it has no such hook")
+    used = [name for name in spec.STAGES if name in names and name not in instance.unused]
+    hooks = {name: getattr(instance, name) for name in used}
     return LoadedPlugin(
         entry,
         instance,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Generic, Literal, TypeVar, get_args, get_origin
@@ -27,9 +27,15 @@ class Plugin(Generic[ConfigT]):
         per_recipient: the `message` hook wants one recipient at a time; the core makes a copy of
             the message for each. Copies share what they do not change.
         config: this entry's configuration, checked.
+        unused: names of hooks in which this entry, as it is configured, has nothing to do. They are
+            left out of the chain, and cost nothing.
+        observes: types of events that `observe` wants; None for all. What nobody wants is not
+            written.
     """
 
     per_recipient: ClassVar[bool] = False
+    unused: Collection[str] = ()
+    observes: Collection[str] | None = None
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config

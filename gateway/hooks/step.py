@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.events import EVERYTHING, Interest
 from gateway.hooks.condition import Condition
 from gateway.hooks.watchdog import HookTimeoutError
 
@@ -30,6 +31,7 @@ class Step:
     timeout: float
     on_error: str
     per_recipient: bool
+    interest: Interest = EVERYTHING
     calls: int = 0
     seconds: float = 0.0
     faults: int = 0

@@ -93,8 +93,8 @@ class Worker:
             idle=config.relay.idle,
             messages_per_connection=config.relay.messages_per_connection,
         )
-        events = bool(self._chain.steps["observe"])
-        self._emitter = Emitter(self._spool, wanted=events)
+        events = self._chain.interest
+        self._emitter = Emitter(self._spool, wanted=bool(events))
         retry = config.retry
         self._settler = Settler(
             hostname=config.hostname,

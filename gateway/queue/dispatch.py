@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from gateway.attempt import Delivery, Disposition, Outcome, Route, Source, Times
 from gateway.delivery.connections import Connections
 from gateway.delivery.route import Router
-from gateway.events import Event
+from gateway.events import Event, Interest
 from gateway.hooks.actions import Delay, Quarantine, Reject
 from gateway.hooks.chain import Chain, Copy
 from gateway.queue.lane import Bounds, Lane, Window
@@ -42,7 +42,7 @@ class Dispatcher:
         chain, router, connections, settler: what an attempt passes.
         hostname: the EHLO name where no plugin chooses one.
         priority_of: the priority (0 to 2) of a stream.
-        events: whether observers want events.
+        events: which events observers want.
         clock: seconds since the epoch.
     """
 
@@ -57,7 +57,7 @@ class Dispatcher:
         bounds: Bounds,
         hostname: str,
         priority_of: Callable[[str], int],
-        events: bool,
+        events: Interest,
         clock: Callable[[], float],
     ) -> None:
         self._spool = spool
@@ -100,7 +100,8 @@ class Dispatcher:
             done(None)
             return
         if self._events:
-            events = [*events, *_accepted(placed, received)]
+            new = [*events, *_accepted(placed, received, self._events)]
+            events = [event for event in new if event.type in self._events]
         elif events:
             events = ()
 
@@ -437,10 +438,12 @@ class Dispatcher:
             await asyncio.wait(self._runners)
 
 
-def _accepted(placed: Iterable[Placed], received: float) -> Iterator[Event]:
+def _accepted(placed: Iterable[Placed], received: float, interest: Interest) -> Iterator[Event]:
+    accepted = "accepted" in interest
     for item in placed:
         for row in item.entry.items:
             envelope = item.entry.envelope
-            yield event_of("accepted", received, envelope, row.recipient)
+            if accepted:
+                yield event_of("accepted", received, envelope, row.recipient)
             if item.held is not None:
                 yield event_of("held", received, envelope, row.recipient, reason=item.held)

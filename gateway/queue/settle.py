@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from gateway.attempt import Attempt, Delivery, Disposition, Outcome, Route, Source, Times
-from gateway.events import Event
+from gateway.events import Event, Interest
 from gateway.hooks.actions import Quarantine
 from gateway.hooks.chain import Chain, Copy
 from gateway.log import AttemptLog
@@ -35,7 +35,7 @@ class Settler:
     Args:
         hostname: our name, in reports.
         retry: when deferred mail is tried again.
-        events: whether observers want events.
+        events: which events observers want.
         clock: seconds since the epoch.
     """
 
@@ -44,7 +44,7 @@ class Settler:
         *,
         hostname: str,
         retry: RetryPolicy,
-        events: bool,
+        events: Interest,
         chain: Chain,
         spool: Spool,
         attempt_log: AttemptLog,
@@ -124,7 +124,7 @@ class Settler:
     ) -> None:
         envelope = settlement.entry.envelope
         self._attempt_log.write(kind, envelope, item.recipient, outcome, times)
-        if self._events:
+        if kind in self._events:
             settlement.events.append(event_of(kind, times.done, envelope, item.recipient, outcome))
 
     def _report(
@@ -190,7 +190,7 @@ class Settler:
         """All of an entry waits for a person."""
         log.warning("%s: held: %s", entry.envelope.queue_id, reason)
         settlement = Settlement(entry, deferred=[(item, None, reason, "") for item in entry.items])
-        if self._events:
+        if "held" in self._events:
             now = self._clock()
             settlement.events += [
                 event_of("held", now, entry.envelope, item.recipient, reason=reason)

@@ -153,10 +153,12 @@ def _read_events(folder: Path, number: int, after: int) -> Sequence[tuple[int, E
 
 
 def _meets(step: Step, event: Event) -> bool:
-    """Whether an event is about mail that the entry's condition means.
+    """Whether an observer wants an event, and it is about mail that the entry's condition means.
 
     A header is not known any more; a condition that asks for one lets every event pass.
     """
+    if event.type not in step.interest:
+        return False
     condition = step.condition
     if condition is None or "header" in condition.needs:
         return True

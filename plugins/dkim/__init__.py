@@ -60,6 +60,8 @@ class Dkim(Plugin[DkimConfig]):
         }
         self._unsigned = answers.get(config.unsigned)
         self._inspection: Inspection | None = None
+        if config.verify is None:
+            self.unused = ("message",)
 
     @hookimpl
     def start(self, context: Context) -> None:

@@ -11,7 +11,7 @@ import apsw
 
 from gateway.hooks import Context, Event, Plugin, hookimpl
 from plugins.report.config import ReportConfig
-from plugins.report.counting import count
+from plugins.report.counting import COUNTED, count
 from plugins.report.database import open_to_write
 from plugins.report.retention import Retention
 
@@ -27,6 +27,8 @@ class Report(Plugin[ReportConfig]):
     Raises (at the start):
         ValueError: the file cannot be used.
     """
+
+    observes = COUNTED
 
     def __init__(self, config: ReportConfig) -> None:
         super().__init__(config)

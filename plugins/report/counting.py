@@ -42,6 +42,8 @@ _REACHED = {
     for name in MILESTONES
 }
 _TAKEN = {**_REACHED, **dict.fromkeys((*KINDS, "converted"), _SEEN)}
+COUNTED = tuple(_TAKEN)
+"""The types of events that are counted."""
 _ACTION = """
 INSERT INTO actions VALUES (?,?,?,?,?,?)
 ON CONFLICT DO UPDATE SET robot=max(robot, excluded.robot)

@@ -73,6 +73,7 @@ class Suppression(Plugin[SuppressionConfig]):
         self._exempt = config.exemptions
         self._late = config.streams_known == "message"
         self._rules = Rules(config.learn)
+        self.observes = self._rules.types
         self._scope_of = lru_cache(maxsize=1024)(_scope_of)
         self._checked: WeakKeyDictionary[Message, _Checked] = WeakKeyDictionary()
 

@@ -56,6 +56,19 @@ class Rules:
         self._counting = any(rule.after > 1 for _, rule, _ in self._bounces)
         self.longest = max([0.0, *(rule.within for _, rule, _ in self._bounces)])
 
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types of events that there can be something to learn from."""
+        config = self._config
+        wanted = {
+            "bounced": bool(self._bounces),
+            "expired": bool(self._bounces),
+            "delivered": self._counting,
+            "complained": config.complaints,
+            "unsubscribed": config.unsubscribes,
+        }
+        return tuple([name for name, learned in wanted.items() if learned])
+
     def incidents(self, events: Iterable[Event]) -> list[Incident]:
         """What there is to learn from events, in their order.
 

@@ -12,6 +12,7 @@ from gateway.configuration.config import ConfigError, load_config
 from gateway.hooks import spec
 from gateway.hooks.load import LoadedPlugin, installed_models, load_plugins
 from gateway.hooks.spec import STAGES
+from tests.assembly import configure, write_plugin
 
 HEAD = """
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
@@ -442,3 +443,22 @@ def test_conditions_on_what_an_early_hook_cannot_know_are_refused(
     (found,) = problems(tmp_path, plugins, streams)
     assert found.startswith(f"{tmp_path}/gateway.yaml:6: ")
     assert f"the plugin has the hook {hook}, which runs before this is known {missing}" in found
+
+
+def test_hooks_that_are_not_used_are_left_out(tmp_path: Path) -> None:
+    body = """
+unused = ("message",)
+
+@hookimpl
+def message(self, message):
+    return None
+
+@hookimpl
+def mail(self, message):
+    return None
+"""
+    (plugin,) = load_plugins(configure(tmp_path, f"plugins: [{write_plugin(tmp_path, 'p', body)}]"))
+    assert set(plugin.hooks) == {"mail"}
+    wrong = write_plugin(tmp_path, "q", body.replace('("message",)', '("seal",)'))
+    with pytest.raises(ConfigError, match="unused names seal, and it has no such hook"):
+        load_plugins(configure(tmp_path, f"plugins: [{wrong}]"))

@@ -19,7 +19,7 @@ from gateway.hooks.watchdog import Watchdog
 from gateway.spool.outbox import BATCH, Outbox, observed
 from gateway.spool.shard import Shard
 from gateway.spool.shard_file import SpoolError
-from tests.assembly import configure, write_plugin
+from tests.assembly import Assembly, configure, write_plugin
 
 # Writes what it gets into a file, and fails for as long as another one is there.
 OBSERVER = """
@@ -244,3 +244,26 @@ def test_events_as_text() -> None:
     for wrong in ("{", "{}", '{"type": "x"}'):
         with pytest.raises(ValueError):
             Event.from_json(wrong)
+
+
+CHOOSY = """
+observes = ("bounced", "wanted")
+
+@hookimpl
+def observe(self, events):
+    with (Path(__file__).parent / "choosy.log").open("a") as log:
+        log.writelines(event.type + "\\n" for event in events)
+"""
+
+
+async def test_an_observer_gets_what_it_wants_and_nothing_else_is_written(tmp_path: Path) -> None:
+    config = configure(tmp_path, f"plugins: [{write_plugin(tmp_path, 'choosy', CHOOSY)}]")
+    async with Assembly(config) as gateway:
+        await gateway.submit("b@example.net")
+        assert gateway.events() == []
+        for kind in ("wanted", "other"):
+            await gateway.emitter.emit(Event(kind, 1.0, "ID"))
+        outbox = Outbox(config.spool.path, gateway.chain)
+        assert await outbox.pass_on() == 2
+        assert (tmp_path / "choosy.log").read_text() == "wanted\n"
+        outbox.close()
