@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -104,20 +104,6 @@ def _listing(description: str, example: str) -> Any:
     return Field((), description=description, examples=[example], strict=False)
 
 
-def _check_pair(certificate: Path, key: Path) -> None:
-    def no_password() -> str:
-        raise ValueError(f"{key} is encrypted; a key without a passphrase is needed")
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, no_password)
-    except OSError as error:
-        reason = getattr(error, "reason", None) or error.strerror or "not PEM"
-        raise ValueError(
-            f"{certificate} and {key} are no pair of certificate and key: "
-            f"{str(reason).replace('_', ' ').lower()}"
-        ) from None
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
@@ -135,21 +121,38 @@ class Spool(_Section):
     )
 
 
-class Tls(_Section):
-    """TLS for the connections of clients."""
+class KeyPair(_Section):
+    """A certificate and its private key."""
 
-    mode: Literal["starttls", "implicit"] = Field(
-        "starttls", description="starttls: after the command; implicit: from the first octet."
-    )
     certificate: SiteFile = Field(
         description="The certificate with its chain, as PEM.", examples=["tls/cert.pem"]
     )
     key: SiteFile = Field(description="The private key, as PEM.", examples=["tls/key.pem"])
 
     @model_validator(mode="after")
-    def _pair(self) -> Tls:
-        _check_pair(self.certificate, self.key)
+    def _pair(self) -> Self:
+        def no_password() -> str:
+            raise ValueError(f"{self.key} is encrypted; a key without a passphrase is needed")
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                self.certificate, self.key, no_password
+            )
+        except OSError as error:
+            reason = getattr(error, "reason", None) or error.strerror or "not PEM"
+            raise ValueError(
+                f"{self.certificate} and {self.key} are no pair of certificate and key: "
+                f"{str(reason).replace('_', ' ').lower()}"
+            ) from None
         return self
+
+
+class Tls(KeyPair):
+    """TLS for the connections of clients."""
+
+    mode: Literal["starttls", "implicit"] = Field(
+        "starttls", description="starttls: after the command; implicit: from the first octet."
+    )
 
 
 class Listen(_Section):
@@ -228,25 +231,11 @@ class Dns(_Section):
     timeout: Time = _time("10s", "How long one answer may take.")
 
 
-class HttpTls(_Section):
-    """TLS for the HTTP service."""
-
-    certificate: SiteFile = Field(
-        description="The certificate with its chain, as PEM.", examples=["tls/cert.pem"]
-    )
-    key: SiteFile = Field(description="The private key, as PEM.", examples=["tls/key.pem"])
-
-    @model_validator(mode="after")
-    def _pair(self) -> HttpTls:
-        _check_pair(self.certificate, self.key)
-        return self
-
-
 class Http(_Section):
     """The HTTP service, for what plugins offer to browsers and other programs."""
 
     address: EndpointField = Field(description="IP address and port.", examples=["127.0.0.1:8025"])
-    tls: HttpTls | None = Field(None, description="TLS from the first octet; none, if left out.")
+    tls: KeyPair | None = Field(None, description="TLS from the first octet; none, if left out.")
     proxies: tuple[Network, ...] = Field(
         tuple(map(parse_network, ("127.0.0.0/8", "::1"))),
         description="Proxies whose X-Forwarded-For and -Proto are believed: IP networks or "

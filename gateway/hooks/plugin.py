@@ -29,8 +29,8 @@ class Plugin(Generic[ConfigT]):
         config: this entry's configuration, checked.
         unused: names of hooks in which this entry, as it is configured, has nothing to do. They are
             left out of the chain, and cost nothing.
-        observes: types of events that `observe` wants; None for all. What nobody wants is not
-            written.
+        observes: types of events that `observe` wants; None for all. What the gateway itself
+            would tell and nobody wants is not written.
     """
 
     per_recipient: ClassVar[bool] = False

@@ -62,7 +62,7 @@ class Service:
         self._news = asyncio.Event()
         self._emitter = Emitter(
             self._spool,
-            wanted=bool(self._observers),
+            wanted=bool(self._chain.interest),
             open_spool=functools.partial(self._spool.open, new=True),
             written=self._news.set,
         )

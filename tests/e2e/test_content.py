@@ -4,6 +4,7 @@ dkimpy and OpenDKIM for signatures, the standard library for MIME and HTML, a br
 
 from __future__ import annotations
 
+import asyncio
 import email
 import http.client
 import http.server
@@ -163,8 +164,6 @@ def gateway_and_mail(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Gateway, str, dict[str, tuple[Produced, bytes]]]]:
     """A gateway, where its pages are, and what arrived of each producer's message."""
-    import asyncio
-
     folder = tmp_path_factory.mktemp("content")
     web = free_port()
     base = f"http://127.0.0.1:{web}/tracking"

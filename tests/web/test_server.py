@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.configuration.config import HttpTls
+from gateway.configuration.config import KeyPair
 from gateway.hooks.watchdog import Watchdog
 from gateway.web.asgi import Receive, Scope, Send
 from gateway.web.connection import LINGER
@@ -99,7 +99,7 @@ async def test_a_client_that_is_shaking_hands_is_answered(tmp_path: Path) -> Non
     context = ssl.create_default_context(cafile=str(certificate))
     tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
 
-    async with Service(tls=HttpTls(certificate=certificate, key=key)) as service:
+    async with Service(tls=KeyPair(certificate=certificate, key=key)) as service:
         client = await service.connect()
 
         async def exchange() -> None:
