@@ -70,6 +70,11 @@ class BounceRule(_Model):
         default=_NO_SUCH_USER,
         description="Texts that count where the status says nothing; * stands for anything.",
     )
+    classes: tuple[str, ...] = Field(
+        default=("no-such-user", "no-such-domain", "inactive"),
+        description="Classes of failures that count; where the plugin bounces has found one, "
+        "neither status nor text are looked at.",
+    )
 
 
 class SoftBounceRule(BounceRule):
@@ -83,6 +88,11 @@ class SoftBounceRule(BounceRule):
     text: tuple[str, ...] = Field(
         default=(),
         description="Texts that count where the status says nothing; * stands for anything.",
+    )
+    classes: tuple[str, ...] = Field(
+        default=("mailbox-full",),
+        description="Classes of failures that count; where the plugin bounces has found one, "
+        "neither status nor text are looked at.",
     )
 
 

@@ -15,6 +15,9 @@ from plugins.suppression.pattern import fits
 SOURCE = "event"
 LONGEST_NOTE = 200
 
+# What the plugin bounces calls a failure of which it knows no more than its codes.
+_UNKNOWN_CLASS = "other"
+
 # With these a server says that it refused, and no more (RFC 3463 3).
 _SAYS_NOTHING = ("", "5.0.0", "5.1.0", "5.2.0", "5.5.0")
 
@@ -51,7 +54,7 @@ class Rules:
         rules: dict[Literal["bounce", "soft_bounce"], BounceRule | None]
         rules = {"bounce": config.bounces, "soft_bounce": config.soft_bounces}
         self._bounces = [
-            (kind, rule, _matcher(rule)) for kind, rule in rules.items() if rule is not None
+            (kind, rule, _matcher(kind, rule)) for kind, rule in rules.items() if rule is not None
         ]
         self._counting = any(rule.after > 1 for _, rule, _ in self._bounces)
         self.longest = max([0.0, *(rule.within for _, rule, _ in self._bounces)])
@@ -117,11 +120,16 @@ class Rules:
         return None
 
 
-def _matcher(rule: BounceRule) -> Callable[[Event], bool]:
+def _matcher(kind: Kind, rule: BounceRule) -> Callable[[Event], bool]:
     statuses = [status.split("*") for status in rule.status]
     texts = [text.lower().split("*") for text in rule.text]
 
     def matches(event: Event) -> bool:
+        failure = event.notes.get("class", _UNKNOWN_CLASS)
+        if failure != _UNKNOWN_CLASS:
+            # Mail that was given up was never refused for good.
+            lasting = event.type == "bounced" or kind == "soft_bounce"
+            return lasting and failure in rule.classes
         if any(fits(pieces, event.status) for pieces in statuses):
             return True
         if event.type != "bounced" or event.status not in _SAYS_NOTHING:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.hooks import Client, Context, Event, Message, Resolver
+from gateway.limits import Limits
 from plugins.dkim import Dkim, DkimConfig
 
 NOW = 1_700_000_000
@@ -88,6 +89,7 @@ def context(
         clock=clock,
         log=logging.getLogger("gateway.plugins.dkim"),
         resolver=resolver or Resolver(["127.0.0.1:1"], 1.0),
+        limits=Limits(folder / "limits"),
         emit=_emit,
     )
 

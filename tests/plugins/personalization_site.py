@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.hooks import Client, Context, Event, Message, Recipient, Resolver
+from gateway.limits import Limits
 from plugins.personalization.sources import SourceConfig, Sources, build
 
 
@@ -29,6 +30,7 @@ def context(folder: Path) -> Context:
         clock=time.time,
         log=logging.getLogger("gateway.plugin.personalization"),
         resolver=Resolver(["127.0.0.1:1"], 1.0),
+        limits=Limits(folder / "limits"),
         emit=_emit,
     )
 

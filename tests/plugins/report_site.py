@@ -11,6 +11,7 @@ from typing import Any, Literal
 from click.testing import CliRunner, Result
 
 from gateway.hooks import Context, Event, Resolver
+from gateway.limits import Limits
 from plugins.report import Report, ReportConfig
 
 NOW = 1_790_000_000.0
@@ -48,6 +49,7 @@ class Site:
             clock=lambda: self.now,
             log=logging.getLogger("gateway.plugin.report"),
             resolver=Resolver(["127.0.0.1:1"], 0.1),
+            limits=Limits(self.folder / "limits"),
             emit=_emit,
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from gateway.hooks import Client, Context, Discard, Event, Message, Recipient, Reject, Resolver
+from gateway.limits import Limits
 from plugins.suppression import Suppression, SuppressionConfig
 from plugins.suppression.database import FILE_NAME
 from plugins.suppression.entry import EVERYWHERE, Entry
@@ -53,6 +54,7 @@ class Site:
             clock=lambda: self.now,
             log=logging.getLogger("gateway.plugin.suppression"),
             resolver=resolver or Resolver(["127.0.0.1:1"], 0.1),
+            limits=Limits(self.folder / "limits"),
             emit=self._emit,
         )
 

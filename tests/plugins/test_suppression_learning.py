@@ -107,6 +107,72 @@ async def test_only_lasting_refusals_of_the_address_count(
     assert bool(found) is hard
 
 
+# What the plugin bounces has found.
+
+SOFT = {"after": 1}
+
+
+@pytest.mark.parametrize("failure", ["no-such-user", "no-such-domain", "inactive"])
+@pytest.mark.parametrize("status", ["5.1.1", "5.7.1", "5.0.0", ""])
+async def test_a_class_that_is_the_address_s_own_suppresses_it(
+    site: Site, failure: str, status: str
+) -> None:
+    bounce = event("bounced", status=status, reason="Refused", notes={"class": failure})
+    assert await learned(site, bounce) == [(TARO, "", "bounce")]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        *("spam", "blocked", "policy", "rate-limited", "network", "too-large", "authentication"),
+        *("content", "relay-denied", "server", "protocol"),
+    ],
+)
+async def test_a_class_that_is_not_never_does_whatever_the_digits_say(
+    site: Site, failure: str
+) -> None:
+    notes = {"class": failure}
+    found = await learned(
+        site,
+        event("bounced", 1, status="5.1.1", reason="User unknown", notes=notes),
+        event("bounced", 2, status="5.4.4", reason="No route", notes=notes),
+        event("expired", 3, status="4.4.1", reason="Timed out", notes=notes),
+        soft_bounces=SOFT,
+    )
+    assert found == []
+
+
+async def test_a_full_mailbox_is_a_soft_bounce(site: Site) -> None:
+    full = {"status": "5.1.1", "notes": {"class": "mailbox-full"}}
+    assert await learned(site, event("bounced", 1, **full)) == []
+    assert await learned(site, event("bounced", 2, **full), soft_bounces=SOFT) == [
+        (TARO, "", "bounce")
+    ]
+
+
+async def test_mail_that_was_given_up_was_not_refused_for_good(site: Site) -> None:
+    notes = {"class": "no-such-user"}
+    gone = event("expired", status="4.1.1", reason="User unknown", notes=notes)
+    assert await learned(site, gone, soft_bounces=SOFT) == []
+    full = event("expired", status="4.2.2", notes={"class": "mailbox-full"})
+    assert len(await learned(site, full, soft_bounces=SOFT)) == 1
+
+
+async def test_a_class_that_says_nothing_leaves_it_to_codes_and_texts(site: Site) -> None:
+    other = {"class": "other"}
+    assert await learned(site, event("bounced", status="5.7.1", notes=other)) == []
+    assert len(await learned(site, event("bounced", status="5.1.1", notes=other))) == 1
+
+
+async def test_which_classes_count_can_be_configured(site: Site) -> None:
+    rule = {"classes": ["inactive"]}
+    gone = event("bounced", 1, notes={"class": "no-such-user"})
+    off = event("bounced", 2, recipient="jiro@example.com", notes={"class": "inactive"})
+    assert await learned(site, gone, off, bounces=rule) == [("jiro@example.com", "", "bounce")]
+    network = event("expired", 3, status="4.4.1", notes={"class": "network"})
+    assert len(await learned(site, network, soft_bounces={**SOFT, "classes": ["network"]})) == 2
+
+
 @pytest.mark.parametrize("kind", ["accepted", "deferred", "delivered", "discarded", "suppressed"])
 async def test_other_events_teach_nothing(site: Site, kind: str) -> None:
     assert await learned(site, event(kind, status="5.1.1", code=550)) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.hooks import Client, Context, Event, Message, Resolver
+from gateway.limits import Limits
 from plugins.tracking import Tracking, TrackingConfig
 from plugins.tracking.keys import Keyring
 from plugins.tracking.token import Kind, Token
@@ -45,6 +46,7 @@ def make_context(folder: Path, clock: Callable[[], float] = lambda: NOW) -> Cont
         clock=clock,
         log=logging.getLogger("gateway.plugin.tracking"),
         resolver=Resolver(["127.0.0.1:1"], 1.0),
+        limits=Limits(folder / "limits"),
         emit=_emit,
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from gateway.hooks import Context, Event, Resolver
+from gateway.limits import Limits
 from plugins.tracking.endpoints import Endpoints
 from plugins.tracking.endpoints_config import EndpointsConfig
 from plugins.tracking.keys import Keyring
@@ -81,6 +82,7 @@ def make_context(
         clock=clock,
         log=logging.getLogger("gateway.plugins.tracking"),
         resolver=Resolver(["127.0.0.1:1"], 1.0),
+        limits=Limits(folder / "limits"),
         emit=emit,
     )
 
