@@ -20,6 +20,7 @@ from gateway.events import Event
 from gateway.hooks import Client, Message
 from gateway.hooks.lifecycle import PluginStartError, start_plugins, stop_plugins
 from gateway.hooks.load import LoadedPlugin, load_plugins
+from gateway.limits import Limits
 from gateway.resolver import Resolver
 
 RUNS = 500
@@ -73,7 +74,8 @@ class HookTime(Case):
                 config = load_config(file)
                 plugins = load_plugins(config)
                 resolver = runner.run(_resolver())
-                runner.run(start_plugins(plugins, config, "worker", resolver, _no_event))
+                limits = Limits(config.spool.limits)
+                runner.run(start_plugins(plugins, config, "worker", resolver, limits, _no_event))
             except (ConfigError, PluginStartError) as error:
                 raise BenchError(str(error)) from error
             try:

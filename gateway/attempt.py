@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -44,15 +44,45 @@ class Hop:
         return f"{host}:{self.port}"
 
 
+class TlsLevel(StrEnum):
+    """How a connection is protected, from least to most.
+
+    `NONE`: not at all. `OPPORTUNISTIC`: encrypted where the server offers it. `REQUIRED`: encrypted
+    or not at all. `VERIFIED`: encrypted, with a certificate that is valid for the server's name.
+    """
+
+    NONE = "none"
+    OPPORTUNISTIC = "opportunistic"
+    REQUIRED = "required"
+    VERIFIED = "verified"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user name and a password for a next hop (RFC 4954)."""
+
+    user: str
+    password: str = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """The hops to try, in order, and the name under which their connections are counted.
 
-    Domains whose mail goes to the same set of servers have the same `site`.
+    Domains whose mail goes to the same set of servers have the same `site`. `tls` is the level that
+    this way asks for; None: `relay.tls` in `gateway.yaml` decides. With `implicit_tls` TLS begins
+    at the first octet. `login` is given to the server, over TLS only. `is_mx` tells that the hops
+    are a domain's mail exchangers, found in the DNS, and `authentic` that the answers which named
+    them were authenticated (DNSSEC).
     """
 
     hops: tuple[Hop, ...]
     site: str
+    tls: TlsLevel | None = None
+    implicit_tls: bool = False
+    login: Credentials | None = None
+    is_mx: bool = False
+    authentic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +145,20 @@ class Delivery:
 
     `message_id` is the queue id that the client was told. `attempts` counts those before this one.
     `received` is when the message was accepted, in seconds since the epoch. `notes` are those that
-    plugins left on the message. `content` is the whole message as it goes out.
+    plugins left on the message. `content` is the whole message as it goes out. `return_path` stands
+    in MAIL instead of `sender`, if it is not None. `require_tls` is REQUIRETLS (RFC 8689) and
+    `priority` MT-PRIORITY (RFC 6710), as MAIL said it.
+
+    `lane` is the queue that the recipients wait in: a domain, or that of the smarthosts. `route` is
+    known from `source` on, `source` from `admit` on.
+
+    What `admit` may set, so that the attempt is made within these bounds:
+        ceilings: how many connections may be open at a time, under each name, over all workers.
+        messages_per_connection: after so many, the connection is closed; None: as configured.
+        recipients_per_message: more than these go in further transactions; None: as usual.
+
+    `in_seven_bits` gives the content for a server without 8BITMIME, signed anew, or why there is
+    none; the gateway sets it.
     """
 
     message_id: str
@@ -130,6 +173,16 @@ class Delivery:
     smtputf8: bool = False
     ret: str | None = None
     envid: str | None = None
+    return_path: str | None = None
+    require_tls: bool = False
+    priority: int | None = None
+    lane: str = ""
+    route: Route | None = None
+    source: Source | None = None
+    ceilings: dict[str, int] = field(default_factory=dict)
+    messages_per_connection: int | None = None
+    recipients_per_message: int | None = None
+    in_seven_bits: Callable[[], bytes | Outcome] | None = field(default=None, repr=False)
 
     @property
     def domain(self) -> str:

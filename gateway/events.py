@@ -16,9 +16,10 @@ class Event:
         type: `accepted`, `delivered`, `deferred`, `bounced` (refused for good), `expired` (given up
             at the end of its lifetime), `discarded`, `held`, `released`, `dropped`. Plugins emit
             others, the bundled ones `suppressed`, `suspected` (of being misspelled), `opened`,
-            `clicked`, `converted`, `unsubscribed` and `complained`.
+            `clicked`, `converted`, `unsubscribed`, `complained`, `replied`, `source_suspended` and
+            `source_resumed`.
         time: seconds since the epoch.
-        message_id: the queue id.
+        message_id: the queue id; '' where it is about no message.
         sender, recipient, stream, client, user: whose mail it was; `client` is an IP address.
         reason: the reply of the next hop, or why a plugin or a person did it, on one line.
         relay, code, status: the server that answered and what it said; empty and 0 without one.

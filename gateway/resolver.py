@@ -12,11 +12,13 @@ from typing import Any
 
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.message
 import dns.name
 import dns.nameserver
 import dns.rdata
 import dns.rdtypes.ANY.MX
+import dns.rdtypes.ANY.TLSA
 import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
@@ -36,12 +38,31 @@ class ResolutionError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Tlsa:
+    """A TLSA record (RFC 6698 2.1): what certificate or key a server has.
+
+    `usage`, `selector` and `matching` are the numbers of the RFC, `data` is what to compare with.
+    """
+
+    usage: int
+    selector: int
+    matching: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
-    """What is known of a name and record type until `expires`, on the loop's clock."""
+    """What is known of a name and record type until `expires`, on the loop's clock.
+
+    `authentic`: a name server that is believed has checked the signatures (DNSSEC) of the whole
+    answer. `canonical` is the name at the end of all aliases.
+    """
 
     expires: float
     records: tuple[Any, ...] = ()
     error: NoSuchDomainError | ResolutionError | None = None
+    authentic: bool = False
+    canonical: str = ""
 
 
 class Resolver:
@@ -57,6 +78,12 @@ class Resolver:
         hosts: the file of host names that come before the DNS.
         loopback: whether addresses of this machine itself are believed when they come from the DNS.
             Without it a domain cannot make the gateway send mail back to itself.
+        authenticated: whether the name servers are believed when they say that an answer is
+            authenticated (the AD bit, RFC 4035 3.2.3); None: if all of them are on this machine,
+            because nobody on the way to them can set the bit.
+
+    Attributes:
+        authenticated: the same, decided.
 
     Raises:
         ValueError: a name server is not given by its IP address.
@@ -73,6 +100,7 @@ class Resolver:
         failure_ttl: float = 5.0,
         hosts: Path = Path("/etc/hosts"),
         loopback: bool = False,
+        authenticated: bool | None = None,
     ) -> None:
         self.loopback = loopback
         self._min_ttl = min_ttl
@@ -86,6 +114,12 @@ class Resolver:
         self._dns.lifetime = timeout
         # A lost packet must leave time to ask again.
         self._dns.timeout = timeout / 3
+        if authenticated is None:
+            authenticated = all(map(_is_here, self._dns.nameservers))
+        self.authenticated = authenticated
+        if authenticated:
+            # Asked so, a server says whether the answer is authenticated (RFC 6840 5.7).
+            self._dns.set_flags(dns.flags.RD | dns.flags.AD)
 
     async def mx(self, domain: str) -> list[tuple[int, str]]:
         """The mail exchangers of a domain as (preference, host), the most preferred first.
@@ -97,6 +131,33 @@ class Resolver:
             ResolutionError: the DNS cannot tell now.
         """
         return sorted(await self._records(domain, "MX"))
+
+    async def mx_authentic(self, domain: str) -> bool:
+        """Whether what `mx` says of a domain, even that there is none, is authenticated."""
+        return self.authenticated and (await self._answer(domain, "MX")).authentic
+
+    async def tlsa(self, name: str) -> list[Tlsa]:
+        """The TLSA records of a name such as `_25._tcp.mx.example.com`, if they are authenticated.
+
+        Empty if there are none, and if they are not authenticated.
+
+        Raises:
+            NoSuchDomainError: the name does not exist.
+            ResolutionError: the DNS cannot tell now; that is also what a forged answer is.
+        """
+        answer = await self._answer(name, "TLSA")
+        records = _records(answer)
+        return list(records) if answer.authentic else []
+
+    async def authentic_name(self, host: str) -> str | None:
+        """The name at the end of a host's aliases; None if its addresses are not authenticated."""
+        if not self.authenticated or not self._in_dns(host):
+            return None
+        answers = await asyncio.gather(self._answer(host, "AAAA"), self._answer(host, "A"))
+        found = [answer for answer in answers if answer.records]
+        if not found or not all(answer.authentic for answer in found):
+            return None
+        return found[0].canonical
 
     async def txt(self, name: str) -> list[bytes]:
         """The TXT records of a name, the strings of each joined; empty if it has none.
@@ -148,7 +209,15 @@ class Resolver:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
 
+    def _in_dns(self, host: str) -> bool:
+        """Whether `addresses` asks the DNS about a host."""
+        name = host.rstrip(".")
+        return ip_address(host) is None and "." in name and not self._hosts.addresses(host)
+
     async def _records(self, name: str, kind: str) -> tuple[Any, ...]:
+        return _records(await self._answer(name, kind))
+
+    async def _answer(self, name: str, kind: str) -> _Answer:
         key = (name, kind)
         answer = self._cache.get(key)
         if answer is None or answer.expires <= asyncio.get_running_loop().time():
@@ -165,10 +234,7 @@ class Resolver:
                 if task.cancelled() and waiter is not None and not waiter.cancelling():
                     raise ResolutionError("the resolver was closed") from None
                 raise
-        if answer.error is not None:
-            # A new one each time: raising adds a traceback to it.
-            raise type(answer.error)(*answer.error.args)
-        return answer.records
+        return answer
 
     async def _ask(self, name: str, kind: str) -> _Answer:
         if kind == "system":
@@ -190,18 +256,27 @@ class Resolver:
             found = await self._dns.resolve(absolute, kind, search=False, raise_on_no_answer=False)
             records = tuple(_record(data) for data in found) if found.rrset is not None else ()
             ttl = found.chaining_result.minimum_ttl
+            authentic = self._believes(found.response)
+            canonical = found.canonical_name.to_text(omit_final_dot=True).lower()
         except dns.resolver.NXDOMAIN as error:
             response = error.response(absolute)  # type: ignore[no-untyped-call]
             assert isinstance(response, dns.message.QueryMessage)
             ttl = response.resolve_chaining().minimum_ttl
             return _Answer(
-                now() + self._bounded(ttl, self._max_negative_ttl), error=NoSuchDomainError(name)
+                now() + self._bounded(ttl, self._max_negative_ttl),
+                error=NoSuchDomainError(name),
+                authentic=self._believes(response),
             )
         except (dns.exception.DNSException, OSError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             return _Answer(now() + self._failure_ttl, error=ResolutionError(reason))
         longest = self._max_ttl if records else self._max_negative_ttl
-        return _Answer(now() + self._bounded(ttl, longest), records)
+        return _Answer(
+            now() + self._bounded(ttl, longest), records, authentic=authentic, canonical=canonical
+        )
+
+    def _believes(self, response: dns.message.Message) -> bool:
+        return self.authenticated and bool(response.flags & dns.flags.AD)
 
     async def _ask_system(self, name: str) -> _Answer:
         loop = asyncio.get_running_loop()
@@ -270,13 +345,28 @@ def _nameserver(text: str) -> dns.nameserver.Nameserver:
     return dns.nameserver.Do53Nameserver(server.host, server.port)
 
 
-def _record(data: dns.rdata.Rdata) -> tuple[int, str] | bytes:
+def _is_here(server: str | dns.nameserver.Nameserver) -> bool:
+    """Whether a name server is on this machine."""
+    address = ip_address(server if isinstance(server, str) else server.answer_nameserver())
+    return address is not None and address.is_loopback
+
+
+def _records(answer: _Answer) -> tuple[Any, ...]:
+    if answer.error is not None:
+        # A new one each time: raising adds a traceback to it.
+        raise type(answer.error)(*answer.error.args)
+    return answer.records
+
+
+def _record(data: dns.rdata.Rdata) -> tuple[int, str] | bytes | Tlsa:
     """A mail exchanger as (preference, host), an address as (0, address), a text as octets."""
     if isinstance(data, dns.rdtypes.ANY.TXT.TXT):
         return b"".join(data.strings)
     if isinstance(data, dns.rdtypes.ANY.MX.MX):
         host = data.exchange.to_text(omit_final_dot=True).lower()
         return data.preference, "" if data.exchange == dns.name.root else host
+    if isinstance(data, dns.rdtypes.ANY.TLSA.TLSA):
+        return Tlsa(data.usage, data.selector, data.mtype, data.cert)
     assert isinstance(data, dns.rdtypes.IN.A.A | dns.rdtypes.IN.AAAA.AAAA)
     return 0, data.address
 

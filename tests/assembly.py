@@ -17,17 +17,22 @@ from gateway.configuration.network import NetworkSet, parse_network
 from gateway.configuration.users import Users
 from gateway.delivery.connections import Connections
 from gateway.delivery.route import Router
+from gateway.delivery.tls import Tls
 from gateway.events import Event
 from gateway.hooks.chain import Chain
 from gateway.hooks.lifecycle import start_plugins, stop_plugins
 from gateway.hooks.load import load_plugins
 from gateway.hooks.watchdog import Watchdog
+from gateway.limits import Limits
 from gateway.log import AcceptLog, AttemptLog
 from gateway.queue.administration import QueueService
+from gateway.queue.courier import Courier
 from gateway.queue.dispatch import Dispatcher
 from gateway.queue.lane import Bounds
-from gateway.queue.listing import Row, Selection, read
+from gateway.queue.listing import Row, read
+from gateway.queue.pauses import Pauses
 from gateway.queue.schedule import RetryPolicy
+from gateway.queue.selection import Selection
 from gateway.queue.settle import Settler
 from gateway.resolver import Resolver
 from gateway.smtp.ingress import Ingress
@@ -113,15 +118,33 @@ class Assembly:
         self.plugins = load_plugins(config)
         self.chain = Chain(self.plugins, self.watchdog)
         self.spool = Spool(config.spool.path, "nobody", config.spool.reserve)
-        self.resolver = Resolver(["127.0.0.1:1"], 1.0)
-        self.connections = Connections(self.resolver, idle=config.relay.idle)
+        dns = config.dns
+        self.resolver = Resolver(
+            list(map(str, dns.nameservers)) or ["127.0.0.1:1"], 1.0, loopback=dns.loopback
+        )
+        self.limits = Limits(config.spool.limits)
+        folder = config.spool.path
+        self.connections = Connections(
+            self.resolver,
+            Tls(config.relay.tls, self.resolver, folder / "mta-sts"),
+            self.limits,
+            idle=config.relay.idle,
+            messages_per_connection=config.relay.messages_per_connection,
+        )
+        router = Router(config.relay, self.resolver)
+        self.pauses = Pauses(folder, time.time)
         events = self.chain.interest
         streams = config.compiled_streams
-        default = RetryPolicy(config.retry.schedule, config.retry.jitter, config.retry.lifetime)
+        default = RetryPolicy(
+            config.retry.schedule,
+            config.retry.jitter,
+            config.retry.lifetime,
+            config.retry.delay_warning,
+        )
         self.emitter = Emitter(self.spool, wanted=bool(events))
         self.settler = Settler(
             hostname=config.hostname,
-            retry=retry or default,
+            retry_of=lambda stream: retry or default,
             events=events,
             chain=self.chain,
             spool=self.spool,
@@ -130,12 +153,18 @@ class Assembly:
         )
         self.dispatcher = Dispatcher(
             spool=self.spool,
-            chain=self.chain,
-            router=Router(config.relay.via, self.resolver),
-            connections=self.connections,
+            courier=Courier(
+                chain=self.chain,
+                router=router,
+                connections=self.connections,
+                settler=self.settler,
+                hostname=config.hostname,
+                clock=time.time,
+            ),
             settler=self.settler,
+            pauses=self.pauses,
             bounds=bounds or Bounds(runners_per_lane=config.relay.connections),
-            hostname=config.hostname,
+            lane_of=router.lane,
             priority_of=streams.priority,
             events=events,
             clock=time.time,
@@ -161,7 +190,7 @@ class Assembly:
             plaintext_auth=plaintext_auth,
         )
         self.queue = QueueService(
-            self.spool, self.dispatcher, self.settler, self.ingress, self.chain
+            self.spool, self.dispatcher, self.settler, self.ingress, self.chain, self.pauses
         )
         self._implicit = implicit
         self._host = host
@@ -169,7 +198,9 @@ class Assembly:
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        await start_plugins(self.plugins, self.config, "worker", self.resolver, self.emitter.emit)
+        await start_plugins(
+            self.plugins, self.config, "worker", self.resolver, self.limits, self.emitter.emit
+        )
         self.spool.open()
         self.dispatcher.adopt(self.spool.shards)
         self._server = await asyncio.get_running_loop().create_server(
@@ -205,6 +236,7 @@ class Assembly:
         await self.spool.drain()
         self.spool.close()
         await stop_plugins(self.plugins)
+        self.limits.close()
         await until(lambda: not self.listener.sessions, "the sessions to end")
 
     def make_session(self) -> Reception:

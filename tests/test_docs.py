@@ -315,7 +315,15 @@ plugins:
   - personalization: {}
   - tracking: {base_url: "https://t.example.com"}
   - report: {}
+  - bounces: {domain: bounce.example.com}
   - dkim: {keys: [{domain: example.com, selector: s1, file: keys/s1.pem}]}
+  - throttle: {}
+  - ippool:
+      sources:
+        mta1: {address: 127.0.0.2, helo: mta1.example.com}
+        mta2: {address: 127.0.0.3, helo: mta2.example.com}
+      pools: {main: {sources: [mta1, mta2]}}
+      default: main
 """
 
 

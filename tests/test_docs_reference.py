@@ -68,7 +68,7 @@ def _rows(
         description = value.get("description") or inner["description"].split("\n\n")[0]
         required = key in shape.get("required", ())
         yield f"| `{prefix}{key}` | {_default(value, required)} | {' '.join(description.split())} |"
-        if deep and inner:
+        if deep and "properties" in inner:
             yield from _rows(inner, f"{prefix}{key}.", definitions, deep)
 
 
@@ -76,7 +76,7 @@ def _default(value: dict[str, Any], required: bool) -> str:
     if required:
         return "**needed**"
     default = value.get("default")
-    if default in (None, []):
+    if default in (None, [], {}):
         return ""
     if isinstance(default, list):
         return f"`[{', '.join(default)}]`"
@@ -96,7 +96,8 @@ def test_the_table_of_a_section_is_what_the_schema_says(section: str) -> None:
 def test_every_section_of_the_configuration_is_described() -> None:
     described = {
         *SECTIONS,
-        *("hostname", "workers", "campaign_header", "shutdown_timeout", "plugins"),
+        *("hostname", "workers", "campaign_header", "release_header", "shutdown_timeout"),
+        "plugins",
     }
     assert set(schema({})["properties"]) <= described
 

@@ -11,9 +11,9 @@ import click
 from gateway.cli.options import DEFAULT_CONFIG, fail_config
 from gateway.configuration.config import load_config
 from gateway.configuration.yaml_document import ConfigError
-from gateway.hooks.lifecycle import context_of
+from gateway.hooks.lifecycle import context_of, resolver_of
 from gateway.hooks.load import load_plugins
-from gateway.resolver import Resolver
+from gateway.limits import Limits
 from gateway.spool.emitter import emit_nothing
 
 log = logging.getLogger("gateway.plugins")
@@ -38,13 +38,17 @@ def add_plugin_commands(group: click.Group, arguments: Sequence[str]) -> None:
             f'gateway: "{name}" is none of its own commands; for those of plugins:', err=True
         )
         fail_config(error.problems)
-    resolver = Resolver(list(map(str, config.dns.nameservers)), config.dns.timeout)
+    limits = Limits(config.spool.limits)
+    resolver = resolver_of(config)
     for plugin in plugins:
         hook = plugin.hooks.get("commands")
         if hook is None:
             continue
         try:
-            command = hook(context_of(plugin.entry.name, config, "command", resolver, emit_nothing))
+            context = context_of(
+                plugin.entry.name, config, "command", resolver, limits, emit_nothing
+            )
+            command = hook(context)
             if command is not None and plugin.entry.name not in group.commands:
                 group.add_command(command, plugin.entry.name)
         except Exception:

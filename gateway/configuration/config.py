@@ -5,30 +5,31 @@ from __future__ import annotations
 import os
 import re
 import socket
-import ssl
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     WithJsonSchema,
     model_validator,
 )
 
-from gateway.configuration.endpoint import Endpoint, EndpointField, HopField, NameserverField
+from gateway.configuration.endpoint import Endpoint, EndpointField, NameserverField
 from gateway.configuration.entry import PluginEntry, read_entries
+from gateway.configuration.key_pair import KeyPair
 from gateway.configuration.network import Network, parse_network
-from gateway.configuration.quantity import Duration, Size, Time, parse_duration, parse_size
+from gateway.configuration.quantity import Duration, Size, Time
+from gateway.configuration.relay import Relay
+from gateway.configuration.retry import Retry, StreamSection
+from gateway.configuration.section import Section, listing, size_field, time_field
 from gateway.configuration.validation import check, nearest
 from gateway.configuration.yaml_document import ConfigError, Problem, YamlDocument, parse, read
-from gateway.hooks.condition import DEFAULT_STREAM, Stream, Streams, check_header_name
+from gateway.hooks.condition import DEFAULT_STREAM, Streams, check_header_name
 from gateway.hooks.paths import SiteFile, SitePath
 
 __all__ = [
@@ -41,6 +42,10 @@ __all__ = [
     "Problem",
     "load_config",
 ]
+
+
+LONGEST_HOLD = 999_999_999
+"""Seconds that FUTURERELEASE can express (RFC 4865)."""
 
 
 def _hostname(value: str) -> str:
@@ -80,71 +85,20 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _written(parsed: Any, text: str, description: str, **limits: Any) -> Any:
-    """A field whose default people write in another way than the program holds it."""
-    return Field(
-        parsed,
-        description=description,
-        json_schema_extra={"default": text},
-        examples=[text],
-        **limits,
-    )
-
-
-def _time(text: str, description: str) -> Any:
-    return _written(parse_duration(text), text, description)
-
-
-def _size(text: str, description: str, **limits: Any) -> Any:
-    return _written(parse_size(text), text, description, **limits)
-
-
-def _listing(description: str, example: str) -> Any:
-    # Not strict: YAML has lists, frozen objects have tuples.
-    return Field((), description=description, examples=[example], strict=False)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
-    )
-
-
-class Spool(_Section):
+class Spool(Section):
     """Where accepted mail waits."""
 
     path: Annotated[SitePath, AfterValidator(_folder)] = Field(
         Path("var/spool"), description="The folder of the queue.", validate_default=True
     )
-    reserve: Size = _size(
+    reserve: Size = size_field(
         "64MiB", "Room on the disk that new mail leaves free, for the work on accepted mail."
     )
 
-
-class KeyPair(_Section):
-    """A certificate and its private key."""
-
-    certificate: SiteFile = Field(
-        description="The certificate with its chain, as PEM.", examples=["tls/cert.pem"]
-    )
-    key: SiteFile = Field(description="The private key, as PEM.", examples=["tls/key.pem"])
-
-    @model_validator(mode="after")
-    def _pair(self) -> Self:
-        def no_password() -> str:
-            raise ValueError(f"{self.key} is encrypted; a key without a passphrase is needed")
-
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-                self.certificate, self.key, no_password
-            )
-        except OSError as error:
-            reason = getattr(error, "reason", None) or error.strerror or "not PEM"
-            raise ValueError(
-                f"{self.certificate} and {self.key} are no pair of certificate and key: "
-                f"{str(reason).replace('_', ' ').lower()}"
-            ) from None
-        return self
+    @property
+    def limits(self) -> Path:
+        """The file of the limits that all processes share."""
+        return self.path / "limits"
 
 
 class Tls(KeyPair):
@@ -155,11 +109,11 @@ class Tls(KeyPair):
     )
 
 
-class Listen(_Section):
+class Listen(Section):
     """One address that clients connect to."""
 
     address: EndpointField = Field(description="IP address and port.", examples=["127.0.0.1:2525"])
-    allow: tuple[Network, ...] = _listing(
+    allow: tuple[Network, ...] = listing(
         "Who may relay without a login: IP networks or addresses; nobody, if left out.",
         "[127.0.0.0/8]",
     )
@@ -178,60 +132,45 @@ class Listen(_Section):
         return self
 
 
-class Limits(_Section):
+class Limits(Section):
     """What one client may ask for."""
 
-    message_size: Size = _size("50MiB", "The largest message, in octets.", ge=1)
+    message_size: Size = size_field("50MiB", "The largest message, in octets.", ge=1)
     recipients: int = Field(1000, description="Recipients of one message.", ge=1)
-    line_length: Size = _size(
+    line_length: Size = size_field(
         "998", "The longest line of a message, without its line end.", ge=998, le=1 << 20
     )
     hops: int = Field(50, description="Received fields before mail counts as looping.", ge=1)
     connections: int = Field(10000, description="Connections at a time, per worker.", ge=1)
-    command_timeout: Time = _time("5m", "How long a client may be silent between commands.")
-    data_timeout: Time = _time("10m", "How long a client may be silent within a message.")
+    command_timeout: Time = time_field("5m", "How long a client may be silent between commands.")
+    data_timeout: Time = time_field("10m", "How long a client may be silent within a message.")
     errors: int = Field(20, description="Protocol errors before a connection is closed.", ge=1)
-
-
-class Relay(_Section):
-    """Where mail goes."""
-
-    via: tuple[HopField, ...] = _listing(
-        "Smarthosts, in order; left out, mail goes to the MX of each domain.",
-        '["smtp.example.com:25"]',
+    hold: Annotated[Duration, Field(le=LONGEST_HOLD)] | None = time_field(
+        "30d",
+        "How long a client may have mail kept before it goes out (RFC 4865); 0 or null for not at "
+        "all.",
     )
-    connections: int = Field(20, description="Connections per next-hop site and worker.", ge=1)
-    idle: Duration = _time("10s", "How long an idle connection is kept for further mail.")
-    messages_per_connection: int = Field(1000, description="Messages over one connection.", ge=1)
 
 
-class Retry(_Section):
-    """When mail that could not be delivered is tried again."""
-
-    schedule: tuple[Time, ...] = Field(
-        tuple(map(parse_duration, ("5m", "15m", "30m", "1h", "2h", "4h"))),
-        description="Waits between attempts; the last one repeats.",
-        json_schema_extra={"default": ["5m", "15m", "30m", "1h", "2h", "4h"]},
-        examples=["[5m, 15m, 1h]"],
-        strict=False,
-        min_length=1,
-    )
-    jitter: float = Field(
-        0.1, description="The part of each wait that is left to chance.", ge=0, le=0.5
-    )
-    lifetime: Time = _time("5d", "How long mail is tried before the sender gets a report.")
-
-
-class Dns(_Section):
+class Dns(Section):
     """Where names are looked up."""
 
-    nameservers: tuple[NameserverField, ...] = _listing(
+    nameservers: tuple[NameserverField, ...] = listing(
         "IP addresses, with a port or without; the system's, if left out.", "[127.0.0.1]"
     )
-    timeout: Time = _time("10s", "How long one answer may take.")
+    timeout: Time = time_field("10s", "How long one answer may take.")
+    loopback: bool = Field(
+        False,
+        description="Believe addresses of this machine itself when the DNS gives them; for tests.",
+    )
+    authenticated: bool | None = Field(
+        None,
+        description="Believe the name servers when they say that an answer is authenticated "
+        "(DNSSEC), which DANE needs; left out, only those on this machine.",
+    )
 
 
-class Http(_Section):
+class Http(Section):
     """The HTTP service, for what plugins offer to browsers and other programs."""
 
     address: EndpointField = Field(description="IP address and port.", examples=["127.0.0.1:8025"])
@@ -244,11 +183,11 @@ class Http(_Section):
         examples=["[10.0.0.5]"],
         strict=False,
     )
-    max_body: Size = _size("64KiB", "The largest body of a request, in octets.")
-    timeout: Time = _time("30s", "How long a client may take to send a request, or be idle.")
+    max_body: Size = size_field("64KiB", "The largest body of a request, in octets.")
+    timeout: Time = time_field("30s", "How long a client may take to send a request, or be idle.")
 
 
-class Log(_Section):
+class Log(Section):
     """What is written about the work."""
 
     format: Literal["text", "json"] = Field("text", description="text, or JSON in lines.")
@@ -262,7 +201,7 @@ class Log(_Section):
     )
 
 
-class Config(_Section):
+class Config(Section):
     """The configuration of a mail gateway."""
 
     hostname: Annotated[str, AfterValidator(_hostname)] = Field(
@@ -294,13 +233,18 @@ class Config(_Section):
         description="The header field that names the campaign of a message, for reports; "
         "null for none.",
     )
-    streams: Mapping[str, Stream] = Field(
+    release_header: Annotated[str, AfterValidator(check_header_name)] | None = Field(
+        "X-Deliver-At",
+        description="The header field that says when a message is to go out, within limits.hold; "
+        "null for none.",
+    )
+    streams: Mapping[str, StreamSection] = Field(
         default_factory=dict, description="Kinds of mail by name; the first that matches is taken."
     )
     plugins: tuple[PluginEntry, ...] = Field(
         (), description="The plugins, in the order in which mail meets them.", strict=False
     )
-    shutdown_timeout: Time = _time(
+    shutdown_timeout: Time = time_field(
         "30s", "How long work in progress may take to finish at the end."
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -12,35 +12,42 @@ from typing import cast
 import aiosmtplib
 
 from gateway.attempt import Disposition, Hop, Outcome, Source
+from gateway.delivery.greeting import await_banner, say_hello
+from gateway.delivery.login import log_in
+from gateway.delivery.protection import Protection, TlsError, failure
 from gateway.delivery.reply import Reply, ReplyReader, one_line
+from gateway.delivery.tcp import connect
 
 BLOCK = 1 << 18
 """Octets of a message that are handed to the transport at a time."""
 
-# Linux: the port is chosen at connect(2), so that all of them serve for each destination.
-_IP_BIND_ADDRESS_NO_PORT = 24
-
 _ASKED = {
     "connect": "the connection",
     "ehlo": "EHLO",
+    "auth": "AUTH",
     "mail": "MAIL",
     "rcpt": "RCPT",
     "data": "DATA",
     "dot": "the message",
 }
 
+log = logging.getLogger("gateway.tls")
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long to wait for a server, in seconds (RFC 5321 4.5.3.2).
 
-    `connect` is for TCP; `block` for the server to take in a part of a message; the others for the
-    reply to what they are named after.
+    `connect` is for TCP; `tls` for STARTTLS and the handshake, where TLS begins at the first octet
+    for handshake and banner; `block` for the server to take in a part of a message; the others for
+    the reply to what they are named after.
     """
 
     connect: float = 30.0
     banner: float = 300.0
     ehlo: float = 300.0
+    tls: float = 120.0
+    auth: float = 120.0
     mail: float = 300.0
     rcpt: float = 300.0
     data: float = 120.0
@@ -50,13 +57,15 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Extensions:
-    """What a server offers (RFC 2920, 1870, 6152, 6531, 3461)."""
+    """What a server offers (RFC 2920, 1870, 6152, 6531, 3461, 8689, 6710)."""
 
     pipelining: bool
     size: bool
     eight_bit_mime: bool
     smtputf8: bool
     dsn: bool
+    require_tls: bool
+    mt_priority: bool
 
     @classmethod
     def of(cls, keywords: Mapping[str, str]) -> Extensions:
@@ -67,6 +76,8 @@ class Extensions:
             eight_bit_mime="8bitmime" in keywords,
             smtputf8="smtputf8" in keywords,
             dsn="dsn" in keywords,
+            require_tls="requiretls" in keywords,
+            mt_priority="mt-priority" in keywords,
         )
 
 
@@ -78,6 +89,8 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         hop, relay, extensions: the server, its name in outcomes, and what it offers.
+        tls: how the connection is protected, such as `TLSv1.3 with TLS_AES_256_GCM_SHA384, verified
+            by DANE`; '' if it is not.
         opened: when, on the loop's clock.
         transactions: how many were begun.
         needs_reset: whether the server may hold a transaction that was not finished.
@@ -85,11 +98,17 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(
-        self, transport: asyncio.Transport, hop: Hop, relay: str, extensions: Extensions
+        self,
+        transport: asyncio.Transport,
+        hop: Hop,
+        relay: str,
+        extensions: Extensions,
+        tls: str = "",
     ) -> None:
         self.hop = hop
         self.relay = relay
         self.extensions = extensions
+        self.tls = tls
         self.lost = ""
         self.transactions = 0
         self.needs_reset = False
@@ -270,18 +289,40 @@ def _nobody_cares(_: Connection) -> None:
 
 
 async def open_connection(
-    hop: Hop, address: str, source: Source, timeouts: Timeouts
+    hop: Hop,
+    address: str,
+    source: Source,
+    timeouts: Timeouts,
+    protection: Protection = Protection(),  # noqa: B008 (it is frozen)
 ) -> Connection | Outcome:
-    """Connects to one IP address of a hop and says EHLO, or HELO to a server that knows no other.
+    """Connects to one IP address of a hop and comes as far as MAIL.
 
-    Returns the connection, or why there is none: FAILED if the server said so (5xx), otherwise
-    DEFERRED.
+    That is EHLO, or HELO to a server that knows no other, TLS and login. Where TLS fails that
+    nobody demands, a new connection is made without it.
+
+    Returns the connection, or why there is none: FAILED if the server said so (5xx), or if a
+    message with REQUIRETLS cannot go there; otherwise DEFERRED.
     """
+    while True:
+        opened = await _open(hop, address, source, timeouts, protection)
+        if isinstance(opened, Connection):
+            if opened.tls:
+                log.info("connected to %s: %s", opened.relay, opened.tls)
+            return opened
+        if opened.stage != "tls" or protection.otherwise is None:
+            return opened
+        protection.failed(opened.text)
+        protection = protection.otherwise
+
+
+async def _open(
+    hop: Hop, address: str, source: Source, timeouts: Timeouts, protection: Protection
+) -> Connection | Outcome:
     relay = f"{hop.host}[{address}]:{hop.port}"
     stage = "connect"
     smtp: aiosmtplib.SMTP | None = None
     try:
-        connected = await _tcp(address, hop.port, source.address, timeouts.connect)
+        connected = await connect(address, hop.port, source.address, timeouts.connect)
     except TimeoutError:
         return _unreachable(relay, f"connect to {relay}: timed out")
     except OSError as error:
@@ -290,21 +331,41 @@ async def open_connection(
     try:
         smtp = aiosmtplib.SMTP(
             sock=connected,
+            hostname=protection.name,
             local_hostname=source.helo,
-            timeout=timeouts.banner,
+            timeout=timeouts.tls if protection.implicit else timeouts.banner,
+            use_tls=protection.implicit,
+            tls_context=protection.context,
             start_tls=False,
         )
-        await smtp.connect()
+        await await_banner(smtp)
         stage = "ehlo"
-        await _greet(smtp, timeouts.ehlo)
-        # STARTTLS and AUTH have their place here, as long as aiosmtplib speaks.
-        return _take_over(smtp, hop, relay)
+        tls = protection.check(smtp) if protection.implicit else ""
+        await say_hello(smtp, timeouts.ehlo)
+        if not tls and await protection.start(smtp, timeouts.tls):
+            # What a server of TLS 1.3 dislikes about the handshake, it says after it.
+            stage = "tls"
+            tls = protection.check(smtp)
+            await say_hello(smtp, timeouts.ehlo)
+        if protection.require_tls and not smtp.supports_extension("requiretls"):
+            return _without_require_tls(relay)
+        if protection.login is not None:
+            stage = "auth"
+            refused = await log_in(smtp, protection.login, relay, timeouts.auth)
+            if refused is not None:
+                return refused
+        return _take_over(smtp, hop, relay, tls)
+    except TlsError as error:
+        return protection.unmet(error, relay)
     except aiosmtplib.SMTPResponseException as error:
-        return refusal(Reply.of(error.code, _octets(error.message)), stage, relay)
-    except aiosmtplib.SMTPTimeoutError:
-        return lost("timed out", stage, relay)
+        asked = "ehlo" if stage == "tls" else stage
+        return refusal(Reply.of(error.code, _octets(error.message)), asked, relay)
     except (aiosmtplib.SMTPException, OSError) as error:
-        return lost(one_line(_octets(str(error))), stage, relay)
+        if stage == "tls":
+            return protection.unmet(failure(error), relay)
+        timed_out = isinstance(error, aiosmtplib.SMTPTimeoutError)
+        reason = "timed out" if timed_out else one_line(_octets(str(error)))
+        return lost(reason, stage, relay)
     except ValueError as error:
         text = f"EHLO cannot carry the name {source.helo!r}: {error}"
         return Outcome(Disposition.DEFERRED, 0, "4.3.5", text, stage, relay)
@@ -315,48 +376,23 @@ async def open_connection(
             smtp.close()
 
 
-async def _tcp(address: str, port: int, source: str | None, timeout: float) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    connecting = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        connecting.setblocking(False)
-        if source is not None:
-            if family == socket.AF_INET:
-                connecting.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            connecting.bind((source, 0))
-        async with asyncio.timeout(timeout):
-            await asyncio.get_running_loop().sock_connect(connecting, (address, port))
-    except BaseException:
-        connecting.close()
-        raise
-    return connecting
-
-
-async def _greet(smtp: aiosmtplib.SMTP, timeout: float) -> None:
-    try:
-        await smtp.ehlo(timeout=timeout)
-    except aiosmtplib.SMTPHeloError as error:
-        if error.code // 100 != 5:
-            raise
-        try:
-            await smtp.helo(timeout=timeout)
-        except aiosmtplib.SMTPServerDisconnected:
-            # It hung up after its no, which therefore is its last word.
-            raise error from None
-
-
-def _take_over(smtp: aiosmtplib.SMTP, hop: Hop, relay: str) -> Connection:
+def _take_over(smtp: aiosmtplib.SMTP, hop: Hop, relay: str, tls: str) -> Connection:
     """Takes the transport from aiosmtplib, which discards replies that it has not asked for."""
     protocol, transport = smtp.protocol, cast("asyncio.Transport | None", smtp.transport)
     if protocol is None or transport is None or transport.is_closing():
         raise aiosmtplib.SMTPServerDisconnected("the server closed the connection")
-    connection = Connection(transport, hop, relay, Extensions.of(smtp.esmtp_extensions))
+    connection = Connection(transport, hop, relay, Extensions.of(smtp.esmtp_extensions), tls)
     early = bytes(protocol._buffer)
     transport.set_protocol(connection)
     smtp.protocol = smtp.transport = None
     if early:
         connection.data_received(early)
     return connection
+
+
+def _without_require_tls(relay: str) -> Outcome:
+    text = f"the message demands REQUIRETLS, which {relay} does not offer (RFC 8689)"
+    return Outcome(Disposition.FAILED, 0, "5.7.30", text, "tls", relay)
 
 
 def _octets(text: str) -> bytes:

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gateway.attempt import Delivery, Disposition, Outcome
-from gateway.delivery.connection import Connection, Extensions, Timeouts, lost, refusal
+from gateway.delivery.connection import Connection, Timeouts, lost, refusal
+from gateway.delivery.envelope import Envelope, envelope_of, unsent
 from gateway.delivery.reply import Reply, code_of
-from gateway.mail.address import domain_of
-from gateway.mail.message import Recipient
 
-# What would end a path or a command: control characters, what UTF-8 cannot say, and outside of
-# quotes spaces and brackets.
-_UNSAFE = re.compile('[\x00-\x1f\x7f\ud800-\udfff]|^[^"]*[ <>]')
-_UNSAFE_VALUE = re.compile("[\x00-\x20\x7f\ud800-\udfff]")
 _DUPLICATE = "the server may have taken the message, then it arrives twice"
-
-
-def unsendable(delivery: Delivery) -> Outcome | None:
-    """Why a message can be sent to nobody, whatever the server; None if it can.
-
-    A bare CR or LF ends a line for some servers: a message could smuggle a second one through.
-    """
-    content = delivery.content
-    lines = content.count(b"\r\n")
-    if content.count(b"\n") != lines or content.count(b"\r") != lines:
-        return _unsent("5.6.0", "the message contains a bare CR or LF (RFC 5321 2.3.8)", "data")
-    if _UNSAFE.search(delivery.sender) is not None:
-        return _unsent("5.1.7", "the sender's address cannot be sent as it is", "mail")
-    return None
 
 
 async def transact(
@@ -40,7 +20,12 @@ async def transact(
     A single outcome means that the server did not take the first step: it is gone, or about to go
     (421). Nothing was handed over, and another server may be asked.
     """
-    envelope = _envelope(delivery, connection.extensions, connection.relay)
+    extensions, relay = connection.extensions, connection.relay
+    if delivery.require_tls and not extensions.require_tls:
+        connection.quit()
+        text = "the message demands REQUIRETLS, which the server does not offer (RFC 8689)"
+        return unsent("5.7.30", text, "mail", relay)
+    envelope = envelope_of(delivery, extensions, relay)
     outcomes = envelope.outcomes
     if not envelope.rcpt:
         return _all(outcomes)
@@ -71,7 +56,7 @@ async def transact(
         await connection.send(b"", timeouts)
         connection.needs_reset = False
         return _all(outcomes)
-    return _all(outcomes, await _message(connection, delivery.content, timeouts))
+    return _all(outcomes, await _message(connection, envelope.content, timeouts))
 
 
 async def _message(connection: Connection, content: bytes, timeouts: Timeouts) -> Outcome:
@@ -103,88 +88,7 @@ async def _message(connection: Connection, content: bytes, timeouts: Timeouts) -
     return outcome
 
 
-@dataclass(slots=True)
-class _Envelope:
-    """The commands of a transaction, and the outcomes for those that no command is sent for.
-
-    `indexes` are the positions in `outcomes` of the recipients in `rcpt`.
-    """
-
-    mail: str
-    rcpt: list[str]
-    indexes: list[int]
-    outcomes: list[Outcome | None]
-
-
-def _envelope(delivery: Delivery, extensions: Extensions, relay: str) -> _Envelope:
-    content = delivery.content
-    sender = delivery.sender
-    outcomes: list[Outcome | None] = []
-    rcpt: list[str] = []
-    indexes: list[int] = []
-    wide = not content.isascii()
-    utf8 = wide and delivery.smtputf8 and not _header(content).isascii()
-    if not sender.isascii() and not extensions.smtputf8:
-        sender = _in_ascii(sender)
-    utf8 = utf8 or not sender.isascii()
-    if utf8 and not extensions.smtputf8:
-        text = "the sender or the header needs SMTPUTF8, which the server does not offer"
-        outcome = _unsent("5.6.7", text, "mail", relay)
-        return _Envelope("", rcpt, indexes, [outcome] * len(delivery.recipients))
-    for index, recipient in enumerate(delivery.recipients):
-        address = recipient.address
-        outcome_: Outcome | None = None
-        if not address.isascii() and not extensions.smtputf8:
-            address = _in_ascii(address)
-        if _UNSAFE.search(address) is not None:
-            text = "the recipient's address cannot be sent as it is"
-            outcome_ = _unsent("5.1.3", text, "rcpt", relay)
-        elif not address.isascii() and not extensions.smtputf8:
-            text = "the recipient's address needs SMTPUTF8, which the server does not offer"
-            outcome_ = _unsent("5.6.7", text, "rcpt", relay)
-        else:
-            utf8 = utf8 or not address.isascii()
-            dsn = _dsn(recipient) if extensions.dsn else ""
-            rcpt.append(f"RCPT TO:<{address}>{dsn}\r\n")
-            indexes.append(index)
-        outcomes.append(outcome_)
-    mail = f"MAIL FROM:<{sender}>"
-    if extensions.size:
-        mail = f"{mail} SIZE={len(content)}"
-    if wide and extensions.eight_bit_mime:
-        mail += " BODY=8BITMIME"
-    if utf8:
-        mail += " SMTPUTF8"
-    if extensions.dsn and (delivery.ret or delivery.envid):
-        mail += _parameter("RET", delivery.ret) + _parameter("ENVID", delivery.envid)
-    return _Envelope(f"{mail}\r\n", rcpt, indexes, outcomes)
-
-
-def _header(content: bytes) -> bytes:
-    end = content.find(b"\r\n\r\n")
-    return content if end < 0 else content[:end]
-
-
-def _dsn(recipient: Recipient) -> str:
-    if recipient.notify is None and recipient.orcpt is None:
-        return ""
-    notify = ",".join(sorted(recipient.notify or ()))
-    return _parameter("NOTIFY", notify) + _parameter("ORCPT", recipient.orcpt)
-
-
-def _parameter(keyword: str, value: str | None) -> str:
-    if not value or _UNSAFE_VALUE.search(value) is not None:
-        return ""
-    return f" {keyword}={value}"
-
-
-def _in_ascii(address: str) -> str:
-    """The address with its domain in A-labels: that much can be said without SMTPUTF8."""
-    local, at, _ = address.rpartition("@")
-    return f"{local}{at}{domain_of(address)}"
-
-
-async def _commands(connection: Connection, envelope: _Envelope, timeouts: Timeouts) -> list[bytes]:
+async def _commands(connection: Connection, envelope: Envelope, timeouts: Timeouts) -> list[bytes]:
     """Sends what comes before the message; returns the replies to MAIL, each RCPT, and DATA.
 
     There are fewer if the connection is lost or the server says 421; without pipelining also after
@@ -224,7 +128,7 @@ async def _commands(connection: Connection, envelope: _Envelope, timeouts: Timeo
     return replies
 
 
-def _recipients(connection: Connection, envelope: _Envelope, replies: list[bytes]) -> bool:
+def _recipients(connection: Connection, envelope: Envelope, replies: list[bytes]) -> bool:
     """Notes the outcome for each recipient that was refused; returns whether any was taken."""
     taken = False
     for index, raw in zip(envelope.indexes, replies, strict=False):
@@ -258,7 +162,3 @@ def _all(outcomes: list[Outcome | None], otherwise: Outcome | None = None) -> li
     complete = [outcome or otherwise for outcome in outcomes]
     assert None not in complete
     return complete  # type: ignore[return-value]
-
-
-def _unsent(status: str, text: str, stage: str, relay: str = "none") -> Outcome:
-    return Outcome(Disposition.FAILED, 0, status, text, stage, relay)

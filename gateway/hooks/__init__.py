@@ -1,12 +1,24 @@
 """The public plugin API: everything that a plugin may use of the gateway, and nothing else."""
 
-from gateway.attempt import Attempt, Delivery, Disposition, Hop, Outcome, Route, Source
+from gateway.attempt import (
+    Attempt,
+    Credentials,
+    Delivery,
+    Disposition,
+    Hop,
+    Outcome,
+    Route,
+    Source,
+    TlsLevel,
+)
 from gateway.configuration.quantity import Duration, Size
 from gateway.events import Event
 from gateway.hooks.actions import Accept, Action, Delay, Discard, Quarantine, Reject, Tempfail
+from gateway.hooks.condition import Condition, When
 from gateway.hooks.paths import SiteFile, SitePath
 from gateway.hooks.plugin import Context, Login, Plugin
 from gateway.hooks.spec import hookimpl
+from gateway.limits import Cell, Lease, Limits, Rate, RateField, Take
 from gateway.mail.address import domain_name
 from gateway.mail.headers import Headers
 from gateway.mail.message import Client, Message, MessageSealedError, Recipient
@@ -17,8 +29,11 @@ __all__ = [
     "Accept",
     "Action",
     "Attempt",
+    "Cell",
     "Client",
+    "Condition",
     "Context",
+    "Credentials",
     "Delay",
     "Delivery",
     "Discard",
@@ -27,6 +42,8 @@ __all__ = [
     "Event",
     "Headers",
     "Hop",
+    "Lease",
+    "Limits",
     "Login",
     "Message",
     "MessageSealedError",
@@ -34,6 +51,8 @@ __all__ = [
     "Outcome",
     "Plugin",
     "Quarantine",
+    "Rate",
+    "RateField",
     "Recipient",
     "Reject",
     "ResolutionError",
@@ -43,9 +62,12 @@ __all__ = [
     "SitePath",
     "Size",
     "Source",
+    "Take",
     "Tempfail",
     "TextPart",
     "TextPartError",
+    "TlsLevel",
+    "When",
     "domain_name",
     "hookimpl",
 ]

@@ -70,10 +70,15 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Delivers not before `seconds` from now."""
+    """Delivers not before `seconds` from now.
+
+    With `lane`, all mail of the delivery's lane has to wait, and is not asked about before; that
+    counts in the stages `source` and `admit` only.
+    """
 
     seconds: float
     reason: str = ""
+    lane: bool = False
 
     def __post_init__(self) -> None:
         if not self.seconds >= 0:

@@ -8,22 +8,25 @@ the loop here runs them, because pluggy would run all plain functions before any
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from time import monotonic, perf_counter
 from typing import Any
 
 from gateway.attempt import Attempt, Delivery, Outcome, Route, Source
 from gateway.events import NOTHING, Event, Interest
 from gateway.hooks.actions import Accept, Delay, Discard, Quarantine, Reject, Tempfail
+from gateway.hooks.division import Copy, parts_for, rejoined
+from gateway.hooks.invocation import call, run, run_apart
 from gateway.hooks.load import LoadedPlugin
 from gateway.hooks.plugin import Login
 from gateway.hooks.spec import STAGES
 from gateway.hooks.step import Fault, Step
-from gateway.hooks.watchdog import NEVER, HookTimeoutError, Watchdog
+from gateway.hooks.watchdog import Watchdog
 from gateway.mail.message import Client, Message, Recipient
+from gateway.smtp.esmtp import original_recipient
+
+__all__ = ["FAULT_DELAY", "LARGE", "TEMPFAIL", "Chain", "Copy", "Filtered"]
 
 FAULT_DELAY = 60.0
 """Seconds until a delivery is tried again after a plugin failed before the attempt."""
@@ -34,15 +37,6 @@ LARGE = 1 << 20
 TEMPFAIL = Tempfail("The mail cannot be checked now, please try again later", status="4.3.0")
 
 log = logging.getLogger("gateway.chain")
-
-
-@dataclass(slots=True, eq=False)
-class Copy:
-    """A message as it goes into the spool: held for a person, or not before `delay` seconds."""
-
-    message: Message
-    held: str | None = None
-    delay: float = 0.0
 
 
 @dataclass(slots=True)
@@ -88,6 +82,12 @@ class Chain:
         self.interest = NOTHING
         for step in self.steps["observe"]:
             self.interest |= step.interest
+        self._receivers = {step.plugin: step for step in self.steps["receive"]}
+        self._parting_seals = tuple(
+            step
+            for step in self.steps["seal"]
+            if step.condition is not None and step.condition.by_recipient
+        )
 
     # The SMTP stages.
 
@@ -122,7 +122,10 @@ class Chain:
     ) -> Accept | Reject | Tempfail | Discard | Quarantine | None:
         """Asks the `rcpt` hooks. Quarantine comes from a fault only, and means the message."""
         answer: Accept | Reject | Tempfail | Discard | Quarantine | None
+        address = recipient.address
         answer = await self._ask(self.steps["rcpt"], recipient, hold_on_fault=True)
+        if recipient.address is not address:
+            _keep_original(recipient, address)
         return answer
 
     async def _ask(
@@ -136,7 +139,7 @@ class Chain:
             if step.condition is not None and not step.condition.matches(conditions_of or subject):
                 continue
             try:
-                answer = await self._run(step, subject)
+                answer = await run(step, subject, self._watchdog)
             except Fault as fault:
                 if step.on_error == "skip":
                     continue
@@ -146,6 +149,44 @@ class Chain:
             if answer is not None:
                 return answer
         return None
+
+    # Mail for the gateway itself.
+
+    def claim(self, recipient: Recipient) -> str | Reject | Tempfail | None:
+        """Asks the `claim` hooks. A name is that of the plugin which mail to this address is for.
+
+        Whatever a hook does to the address, it stays.
+        """
+        address = recipient.address
+        for step in self.steps["claim"]:
+            if step.condition is not None and not step.condition.matches(recipient):
+                continue
+            try:
+                answer = call(step, recipient, self._watchdog)
+                if isinstance(answer, Accept) and step.plugin not in self._receivers:
+                    raise step.fault(Fault("claimed an address, and has no hook receive"))
+            except Fault:
+                answer = None if step.on_error == "skip" else TEMPFAIL
+            recipient.address = address
+            if isinstance(answer, Accept):
+                return step.plugin
+            if answer is not None:
+                refusal: Reject | Tempfail = answer
+                return refusal
+        return None
+
+    async def receive(self, plugin: str, message: Message) -> Reject | Tempfail | Quarantine | None:
+        """Gives a message to the plugin that has claimed its recipients.
+
+        A condition of its entry has been asked by `claim`. Nobody else would take the message, so
+        it is held where the hook fails with `on_error: skip`.
+        """
+        step = self._receivers[plugin]
+        try:
+            answer: Reject | Tempfail | Quarantine | None = await run(step, message, self._watchdog)
+        except Fault as fault:
+            return TEMPFAIL if step.on_error == "tempfail" else Quarantine(str(fault))
+        return answer
 
     # The message and its seal.
 
@@ -160,8 +201,8 @@ class Chain:
             copies: list[Copy] = []
             for copy in filtered.copies:
                 first = len(copies)
-                for part, applies in _split(step, copy):
-                    answer = await self._filter(step, part) if applies else None
+                for part, applies in parts_for(step, copy):
+                    answer = await self._filter(step, part.message) if applies else None
                     if isinstance(answer, Reject | Tempfail):
                         return answer
                     if isinstance(answer, Discard):
@@ -174,13 +215,12 @@ class Chain:
                     if part.message.recipients:
                         copies.append(part)
                 if step.per_recipient and len(copies) - first > 1:
-                    copies[first:] = _rejoined(copy, copies[first:])
+                    copies[first:] = rejoined(copy, copies[first:])
             filtered.copies = copies
-        for step in self.steps["seal"]:
-            if step.condition is not None and step.condition.by_recipient:
-                filtered.copies = [
-                    part for copy in filtered.copies for part, _ in _split(step, copy)
-                ]
+        for step in self._parting_seals:
+            filtered.copies = [
+                part for copy in filtered.copies for part, _ in parts_for(step, copy)
+            ]
         for copy in filtered.copies:
             large = self.steps["seal"] and len(copy.message.body) > LARGE
             refusal = await self._seal_apart(copy) if large else self.seal(copy)
@@ -188,52 +228,65 @@ class Chain:
                 return refusal
         return filtered
 
-    async def _filter(self, step: Step, copy: Copy) -> Any:
-        if step.on_error == "tempfail":
-            try:
-                return await self._run(step, copy.message)
-            except Fault:
-                return TEMPFAIL
-        checkpoint = copy.message.checkpoint()
+    async def _filter(self, step: Step, message: Message) -> Any:
+        checkpoint = None if step.on_error == "tempfail" else message.checkpoint()
+        addressed = []
+        for recipient in message.recipients:
+            addressed.append((recipient, recipient.address))  # noqa: PERF401 - twice as fast for one
         try:
-            return await self._run(step, copy.message)
+            answer = await run(step, message, self._watchdog)
         except Fault as fault:
-            copy.message.restore(checkpoint)
+            if checkpoint is None:
+                return TEMPFAIL
+            message.restore(checkpoint)
             return None if step.on_error == "skip" else Quarantine(str(fault))
+        for recipient, address in addressed:
+            if recipient.address is not address:
+                _keep_original(recipient, address)
+        return answer
 
     def seal(self, copy: Copy) -> Reject | Tempfail | None:
         """Runs the `seal` hooks on one copy, which cannot change afterwards."""
         message = copy.message
         message.seal()
+        if not self.steps["seal"]:
+            return None
+        headers = message.headers
+        unsealed = len(headers.raw)
         for step in self.steps["seal"]:
             if step.condition is not None and not step.condition.matches(message):
                 continue
+            state = headers.state()
             try:
-                answer = self._call(step, message)
+                answer = call(step, message, self._watchdog)
             except Fault as fault:
+                headers.restore(state)
                 answer = _unsealed(step, fault)
             refusal = _take_seal(copy, answer)
             if refusal is not None:
                 return refusal
+        copy.seal = len(headers.raw) - unsealed
         return None
 
     async def _seal_apart(self, copy: Copy) -> Reject | Tempfail | None:
         """As `seal`, in a thread: a large body takes long to hash, and other mail must not wait."""
         message = copy.message
         message.seal()
+        unsealed = len(message.headers.raw)
         for step in self.steps["seal"]:
             if step.condition is not None and not step.condition.matches(message):
                 continue
             # A thread that is late goes on, and must find nothing that it could still change.
             apart = message.copy()
             try:
-                answer = await self._run_apart(step, apart)
+                answer = await run_apart(step, apart)
                 message.headers, message.notes = apart.headers, apart.notes
             except Fault as fault:
                 answer = _unsealed(step, fault)
             refusal = _take_seal(copy, answer)
             if refusal is not None:
                 return refusal
+        copy.seal = len(message.headers.raw) - unsealed
         return None
 
     # Before and after an attempt.
@@ -244,7 +297,7 @@ class Chain:
             if step.condition is not None and not step.condition.matches(delivery):
                 continue
             try:
-                answer: Route | Delay | Reject | None = await self._run(step, delivery)
+                answer: Route | Delay | Reject | None = await run(step, delivery, self._watchdog)
             except Fault as fault:
                 if step.on_error == "skip":
                     continue
@@ -268,7 +321,7 @@ class Chain:
             if step.condition is not None and not step.condition.matches(delivery):
                 continue
             try:
-                answer = self._call(step, delivery)
+                answer = call(step, delivery, self._watchdog)
             except Fault as fault:
                 if step.on_error == "skip":
                     continue
@@ -291,7 +344,7 @@ class Chain:
             ):
                 continue
             try:
-                answer: Outcome | None = self._call(step, attempt)
+                answer: Outcome | None = call(step, attempt, self._watchdog)
                 if answer is not None and delivered:
                     raise step.fault(Fault("answered for mail that was delivered"))
             except Fault as fault:
@@ -307,63 +360,21 @@ class Chain:
     async def observe(self, step: Step, events: Sequence[Event]) -> bool:
         """Gives events to one observer; False if they have to come again."""
         try:
-            await self._run(step, events)
+            await run(step, events, self._watchdog)
         except Fault:
             return step.on_error == "skip"
         return True
-
-    # One call.
-
-    async def _run(self, step: Step, subject: Any) -> Any:
-        if not step.is_async:
-            return self._call(step, subject)
-        task = asyncio.current_task()
-        assert task is not None
-        started = perf_counter()
-        self._watchdog.tasks[task] = monotonic() + step.timeout
-        try:
-            async with asyncio.timeout(step.timeout):
-                answer = await step.call(subject)
-        except (Exception, HookTimeoutError) as error:
-            raise step.fault(error) from None
-        finally:
-            del self._watchdog.tasks[task]
-            step.calls += 1
-            step.seconds += perf_counter() - started
-        return step.check(answer)
-
-    async def _run_apart(self, step: Step, subject: Any) -> Any:
-        started = perf_counter()
-        try:
-            async with asyncio.timeout(step.timeout):
-                answer = await asyncio.to_thread(step.call, subject)
-        except Exception as error:
-            raise step.fault(error) from None
-        finally:
-            step.calls += 1
-            step.seconds += perf_counter() - started
-        return step.check(answer)
-
-    def _call(self, step: Step, subject: Any) -> Any:
-        watchdog = self._watchdog
-        started = perf_counter()
-        try:
-            watchdog.deadline = monotonic() + step.timeout
-            try:
-                answer = step.call(subject)
-            finally:
-                watchdog.deadline = NEVER
-        except (Exception, HookTimeoutError) as error:
-            raise step.fault(error) from None
-        finally:
-            step.calls += 1
-            step.seconds += perf_counter() - started
-        return answer if answer is None else step.check(answer)
 
 
 def _interest(plugin: LoadedPlugin) -> Interest:
     types = plugin.instance.observes
     return Interest(None if types is None else frozenset(types))
+
+
+def _keep_original(recipient: Recipient, address: str) -> None:
+    """Keeps an address that a hook has changed, for reports: the sender knows no other."""
+    if recipient.address != address and recipient.orcpt is None:
+        recipient.orcpt = original_recipient(address)
 
 
 def _unsealed(step: Step, fault: Fault) -> Tempfail | Quarantine | None:
@@ -384,55 +395,3 @@ def _postpone(step: Step, fault: Fault) -> Delay | Quarantine:
     if step.on_error == "quarantine":
         return Quarantine(str(fault))
     return Delay(FAULT_DELAY, str(fault))
-
-
-def _rejoined(copy: Copy, parts: Sequence[Copy]) -> list[Copy]:
-    """The parts of a copy; those that a plugin left as they were are one message again."""
-    joined: list[Copy] = []
-    unchanged: Copy | None = None
-    for part in parts:
-        same = (part.held, part.delay) == (copy.held, copy.delay)
-        if not (same and part.message.equals(copy.message)):
-            joined.append(part)
-        elif unchanged is None:
-            unchanged = part
-            joined.append(part)
-        else:
-            unchanged.message.take_recipients(part.message)
-    return joined
-
-
-def _split(step: Step, copy: Copy) -> Iterable[tuple[Copy, bool]]:
-    """The copies that this step needs of one, each with whether the step applies to it.
-
-    A condition on recipients that only some of them meet, and a plugin that works per recipient,
-    part a message; everything else leaves it whole.
-    """
-    message = copy.message
-    condition = step.condition
-    matching: list[Recipient]
-    others: list[Recipient]
-    if condition is None:
-        matching, others = message.recipients, []
-    elif not condition.by_recipient:
-        if not condition.matches(message):
-            return ((copy, False),)
-        matching, others = message.recipients, []
-    else:
-        matching, others = [], []
-        for recipient in message.recipients:
-            met = condition.matches_recipient(message, recipient)
-            (matching if met else others).append(recipient)
-    groups: list[tuple[list[Recipient], bool]] = []
-    if others:
-        groups.append((others, False))
-    if step.per_recipient:
-        groups += [([recipient], True) for recipient in matching]
-    elif matching:
-        groups.append((matching, True))
-    if len(groups) == 1:
-        return ((copy, groups[0][1]),)
-    return [
-        (Copy(message.copy(recipients), copy.held, copy.delay), applies)
-        for recipients, applies in groups
-    ]

@@ -13,6 +13,7 @@ from gateway.configuration.config import Config
 from gateway.events import Event
 from gateway.hooks.load import LoadedPlugin
 from gateway.hooks.plugin import Context
+from gateway.limits import Limits
 from gateway.resolver import Resolver
 
 log = logging.getLogger("gateway.plugins")
@@ -22,11 +23,23 @@ class PluginStartError(Exception):
     """A plugin could not start. The text names it and says why."""
 
 
+def resolver_of(config: Config) -> Resolver:
+    """A resolver as `dns` in gateway.yaml says."""
+    dns = config.dns
+    return Resolver(
+        list(map(str, dns.nameservers)),
+        dns.timeout,
+        loopback=dns.loopback,
+        authenticated=dns.authenticated,
+    )
+
+
 def context_of(
     name: str,
     config: Config,
     role: Literal["worker", "service", "command"],
     resolver: Resolver,
+    limits: Limits,
     emit: Callable[[Event], asyncio.Future[None]],
 ) -> Context:
     """What the plugin of that name gets in a process of that role."""
@@ -39,6 +52,7 @@ def context_of(
         clock=time.time,
         log=logging.getLogger(f"gateway.plugin.{name}"),
         resolver=resolver,
+        limits=limits,
         emit=emit,
     )
 
@@ -48,6 +62,7 @@ async def start_plugins(
     config: Config,
     role: Literal["worker", "service"],
     resolver: Resolver,
+    limits: Limits,
     emit: Callable[[Event], asyncio.Future[None]],
 ) -> None:
     """Runs the `start` hooks in the order of gateway.yaml.
@@ -61,7 +76,7 @@ async def start_plugins(
             continue
         name = plugin.entry.name
         try:
-            result = hook(context_of(name, config, role, resolver, emit))
+            result = hook(context_of(name, config, role, resolver, limits, emit))
             if inspect.isawaitable(result):
                 await result
         except Exception as error:

@@ -12,6 +12,7 @@ from typing import ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel
 
 from gateway.events import Event
+from gateway.limits import Limits
 from gateway.mail.message import Client
 from gateway.resolver import Resolver
 
@@ -71,6 +72,7 @@ class Context:
         clock: seconds since the epoch.
         log: a logger of the plugin's own.
         resolver: asks the DNS as `dns` in `gateway.yaml` says.
+        limits: rates, counters and leases that all processes of the gateway share.
         emit: puts an event into the outbox, for observers. What it returns is done when the event
             is on disk; only who has to be sure awaits it. It raises RuntimeError before the process
             is ready, and in a command.
@@ -84,6 +86,7 @@ class Context:
     clock: Callable[[], float]
     log: logging.Logger
     resolver: Resolver
+    limits: Limits
     emit: Callable[[Event], asyncio.Future[None]]
 
     def data_folder(self) -> Path:

@@ -94,6 +94,32 @@ def mail(message: Message) -> Accept | Reject | Tempfail | Discard | Quarantine 
 
 
 @hookspec
+def claim(recipient: Recipient) -> Accept | Reject | Tempfail | None:
+    """Claims an address as the gateway's own, such as one that bounces come back to.
+
+    Runs: at each RCPT, before it is looked at whether the client may relay: anybody may send to
+    what is claimed. `recipient.message` has client and sender. A plain function.
+    May change: `recipient.notes`.
+    Returns: Accept (mail to it is this plugin's: it gets it in `receive`, and it is relayed
+    nowhere), Reject or Tempfail (it is the gateway's own address, and takes no mail), None (not
+    mine).
+    Failure: 451; with `on_error: skip`, as None.
+    """
+
+
+@hookspec
+def receive(message: Message) -> Reject | Tempfail | Quarantine | None:
+    """Takes a message for addresses that this plugin has claimed.
+
+    Runs: after the final dot. The message has only those recipients, and no other hook sees it. It
+    is a copy: changing it changes nothing. May be async.
+    Returns: None (it is dealt with), Reject or Tempfail (the client keeps it), Quarantine (a
+    person has to look at it: it is held in the queue, and never relayed).
+    Failure: 451; with `on_error: quarantine` it is held; `skip` is as `quarantine`.
+    """
+
+
+@hookspec
 def rcpt(recipient: Recipient) -> Accept | Reject | Tempfail | Discard | None:
     """Answers RCPT: a client names a recipient.
 
@@ -143,22 +169,25 @@ def route(delivery: Delivery) -> Route | Delay | Reject | None:
 
 
 @hookspec
-def admit(delivery: Delivery) -> Delay | Quarantine | Reject | None:
-    """Says whether an attempt may start now: rates, concurrency, back-off, warm-up.
+def source(delivery: Delivery) -> Source | Delay | None:
+    """Chooses the address that an attempt comes from, and its EHLO name.
 
-    Runs: before each attempt, after `route`. A plain function.
-    Returns: None (go), Delay (not before), Quarantine (hold), Reject (fail for good).
+    Runs: before each attempt, after `route`; `delivery.route` is known. A plain function.
+    Returns: a Source, Delay (no source is free), or None (the next plugin, and after the last the
+    system's choice and `hostname`).
     Failure: tried again later; with `on_error: skip`, as None; `quarantine` holds it.
     """
 
 
 @hookspec
-def source(delivery: Delivery) -> Source | Delay | None:
-    """Chooses the address that an attempt comes from, and its EHLO name.
+def admit(delivery: Delivery) -> Delay | Quarantine | Reject | None:
+    """Says whether an attempt may start now: rates, concurrency, back-off, warm-up.
 
-    Runs: before each attempt, after `admit`. A plain function.
-    Returns: a Source, Delay (no source is free), or None (the next plugin, and after the last the
-    system's choice and `hostname`).
+    Runs: before each attempt, after `source`; `delivery.route` and `delivery.source` are known. A
+    plain function.
+    May change: `delivery.ceilings`, `delivery.messages_per_connection` and
+    `delivery.recipients_per_message`, the bounds that the attempt is made within.
+    Returns: None (go), Delay (not before), Quarantine (hold), Reject (fail for good).
     Failure: tried again later; with `on_error: skip`, as None; `quarantine` holds it.
     """
 
@@ -230,12 +259,14 @@ STAGES: dict[str, Stage] = {
         Stage("helo", (Accept, Reject, Tempfail), early=True),
         Stage("auth", (Accept, Reject, Tempfail), early=True),
         Stage("mail", (Accept, Reject, Tempfail, Discard, Quarantine), early=True),
+        Stage("claim", (Accept, Reject, Tempfail), may_be_async=False, early=True),
+        Stage("receive", (Reject, Tempfail, Quarantine)),
         Stage("rcpt", (Accept, Reject, Tempfail, Discard), early=True),
         Stage("message", (Reject, Tempfail, Discard, Quarantine, Delay)),
         Stage("seal", (Reject, Tempfail, Quarantine), may_be_async=False),
         Stage("route", (Route, Delay, Reject)),
-        Stage("admit", (Delay, Quarantine, Reject), may_be_async=False),
         Stage("source", (Source, Delay), may_be_async=False),
+        Stage("admit", (Delay, Quarantine, Reject), may_be_async=False),
         Stage("reply", (Outcome,), may_be_async=False),
         Stage("observe", ()),
         Stage("http", (object,), may_be_async=False),

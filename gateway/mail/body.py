@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from gateway.mail import transfer_encoding
 from gateway.mail.encoded_text import EncodedText
 from gateway.mail.headers import Headers, MessageSealedError
 from gateway.mail.mime import Part, scan
 from gateway.mail.text_part import State as PartState
 from gateway.mail.text_part import TextPart, TextPartError
+
+LARGEST_KNOWN = 64 << 10
+KNOWN_STRUCTURES = 16
+"""The largest body, in octets, whose structure is remembered, and how many are."""
 
 _MIME_FIELDS = ("content-type", "content-transfer-encoding", "content-disposition")
 
@@ -32,6 +38,36 @@ class Structure:
                 content = octets[part.start : part.end]
                 text = EncodedText(content, part.transfer_encoding, part.charset)
                 self.texts.append((part, text))
+
+
+def _structure_of(octets: bytes, headers: Headers, protected: str) -> Structure:
+    """The structure of a body. Mail to many often comes with the same body for each of them."""
+    if len(octets) > LARGEST_KNOWN:
+        return Structure(octets, headers, protected)
+    return _known_structure(_Source(octets, headers, protected))
+
+
+class _Source:
+    """What a structure is found in. Bodies are told apart cheaply: by hash, size and ends."""
+
+    __slots__ = ("_hash", "headers", "key", "octets")
+
+    def __init__(self, octets: bytes, headers: Headers, protected: str) -> None:
+        self.octets = octets
+        self.headers = headers
+        self.key = (_description(headers), protected)
+        self._hash = hash((self.key, len(octets), octets[:64], octets[-64:]))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Source) and self.key == other.key and self.octets == other.octets
+
+
+@lru_cache(maxsize=KNOWN_STRUCTURES)
+def _known_structure(source: _Source) -> Structure:
+    return Structure(source.octets, source.headers.copy(), source.key[1])
 
 
 def _description(headers: Headers) -> Description:
@@ -106,7 +142,7 @@ class Body:
         """
         if self._described_by is None:
             if not self._shared:
-                self._shared.append(Structure(self.octets, headers, self._protected))
+                self._shared.append(_structure_of(self.octets, headers, self._protected))
             structure = self._shared[0]
             self._described_by = structure.described_by
             self._parts = [self._text_part(*found, headers) for found in structure.texts]

@@ -10,7 +10,7 @@ Their other forms (U+301C, U+2212, U+2016 …), which macOS writes, are encoded 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from gateway.mail import jis
@@ -182,13 +182,27 @@ def splice(data: bytes, text: str, charset: str, edits: Sequence[Edit]) -> list[
     places = _offsets(data, text, codec, [place for edit in edits for place in edit[:2]])
     plain = codec in _ASCII_BASED
     return [
-        (
-            places[2 * index],
-            places[2 * index + 1],
-            new.encode() if plain and new.isascii() else encode(new, charset, exact=True),
-        )
+        (places[2 * index], places[2 * index + 1], _new_octets(new, charset, plain))
         for index, (_, _, new) in enumerate(edits)
     ]
+
+
+def new_octets(charset: str, texts: Iterable[str]) -> list[bytes] | None:
+    """What `splice` writes for new texts; None if that depends on what stands around them.
+
+    Raises:
+        LookupError: the charset is unknown.
+        UnicodeEncodeError: a character does not fit.
+    """
+    codec = _codec(charset)
+    if codec == "iso2022_jp" or not _has_plain_lines(codec):
+        return None
+    plain = codec in _ASCII_BASED
+    return [_new_octets(text, charset, plain) for text in texts]
+
+
+def _new_octets(text: str, charset: str, plain: bool) -> bytes:
+    return text.encode() if plain and text.isascii() else encode(text, charset, exact=True)
 
 
 def _offsets(data: bytes, text: str, codec: str, places: list[int]) -> list[int]:

@@ -34,6 +34,7 @@ class EncodedText:
         self.encoding = encoding
         self.charset = charset_name
         self._edited = edited
+        self._known: _Carried | None = None
 
     @cached_property
     def _data(self) -> tuple[bytes, bool]:
@@ -103,9 +104,19 @@ class EncodedText:
         """
         source, has_lf = self._source
         if has_lf:
-            return _with_crlf(
+            known = self._known
+            if known is not None and known.fits(edits):
+                new = charset.new_octets(self.effective_charset, [edit[2] for edit in edits])
+                if new is not None:
+                    return [
+                        (*place, octets.replace(b"\n", b"\r\n"))
+                        for place, octets in zip(known.in_data, new, strict=True)
+                    ]
+            splices = _with_crlf(
                 source, charset.splice(source, self.text, self.effective_charset, edits)
             )
+            self._known = _Carried(edits, splices)
+            return splices
         wide = self._decoded[0]
         ends = [match.start() - index for index, match in enumerate(re.finditer("\r\n", wide))]
         line_end = "\n" if "\n" in wide and "\r" not in wide else "\r\n"
@@ -127,8 +138,22 @@ class EncodedText:
             if self._fits_lines(content, splices):
                 return EncodedText(content, self.encoding, self.charset)
             return self.encoded_anew(content, self.charset)
-        content = transfer_encoding.splice(self.content, data, self.encoding, splices)
+        if self.encoding == "quoted-printable":
+            content = self._spliced_in_quoted_printable(splices)
+        else:
+            content = transfer_encoding.splice(self.content, data, self.encoding, splices)
         return EncodedText(content, self.encoding, self.charset, (data, splices))
+
+    def _spliced_in_quoted_printable(self, splices: list[Splice]) -> bytes:
+        known = self._known
+        places = [splice[:2] for splice in splices]
+        if known is not None and known.in_content is not None and known.in_data == places:
+            found = known.in_content
+        else:
+            found = quoted_printable.stretches(self.content, places)
+            if known is not None and known.in_data == places:
+                known.in_content = found
+        return quoted_printable.replace(self.content, found, [splice[2] for splice in splices])
 
     def _fits_lines(self, content: bytes, splices: list[Splice]) -> bool:
         """Whether new octets may stand in the message as they are (RFC 5321 4.5.3.1.6, RFC 2045 2).
@@ -200,6 +225,21 @@ class EncodedText:
         else:
             content += b"\r\n"
         return EncodedText(content, self.encoding, self.charset, self._edited)
+
+
+class _Carried:
+    """Where the stretches that were edited last are: the next copy is edited in the same places."""
+
+    __slots__ = ("in_content", "in_data", "in_text")
+
+    def __init__(self, edits: list[Edit], splices: list[Splice]) -> None:
+        self.in_text = [edit[:2] for edit in edits]
+        self.in_data = [splice[:2] for splice in splices]
+        self.in_content: list[quoted_printable.Stretch] | None = None
+
+    def fits(self, edits: list[Edit]) -> bool:
+        """Whether these edits are in the same places."""
+        return self.in_text == [edit[:2] for edit in edits]
 
 
 _EIGHT_BIT = bytes(range(128, 256))

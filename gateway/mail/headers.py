@@ -202,7 +202,10 @@ class Headers:
         """Adds a field on top, before all others: the only change that a sealed message allows."""
         new = _make(name, value)
         if self._fields is None:
+            lowered = self._lowered
             self._set_raw(new + self.raw)
+            if lowered is not None:
+                self._lowered = b"\r\n" + new.lower() + lowered[2:]
         else:
             self._set_fields((Field(new), *self._fields))
 
@@ -288,6 +291,8 @@ class Headers:
         Returns how many were deleted.
         """
         self._check_open()
+        if self._fields is None and occurrence is None:
+            return self._cut(list(self._find_all(name.lower().encode())))
         places = self._places(name)
         if occurrence is not None:
             places = places[occurrence : occurrence + 1] if occurrence >= 0 else []
@@ -295,6 +300,18 @@ class Headers:
             gone = set(places)
             kept = [field for index, field in enumerate(self._split()) if index not in gone]
             self._set_fields(tuple(kept))
+        return len(places)
+
+    def _cut(self, places: list[tuple[int, int]]) -> int:
+        """Takes stretches out of `raw`."""
+        raw, lowered = self.raw, self._lowered
+        for start, end in reversed(places):
+            raw = raw[:start] + raw[end:]
+            if lowered is not None:
+                lowered = lowered[:start] + lowered[end:]
+        if places:
+            self._set_raw(raw)
+            self._lowered = lowered
         return len(places)
 
     def copy(self) -> Headers:

@@ -60,6 +60,9 @@ class Recipient:
         orcpt: the original recipient, as RCPT's ORCPT said it (RFC 3461 4.2), still in xtext.
         notes: what plugins want to remember about this recipient; reports and events carry them.
         message: the message that it belongs to, up to the queue; None from there on.
+        return_path: what stands in MAIL for this recipient instead of the message's sender, so that
+            a bounce tells whom it is about; None: the sender. Reports that the gateway writes
+            itself go to the sender.
     """
 
     address: str
@@ -67,6 +70,7 @@ class Recipient:
     orcpt: str | None = None
     notes: dict[str, str] = field(default_factory=dict)
     message: Message | None = field(default=None, repr=False)
+    return_path: str | None = None
 
     @property
     def domain(self) -> str:
@@ -81,7 +85,7 @@ class Checkpoint:
     sender: str
     stream: str
     notes: dict[str, str]
-    recipients: tuple[tuple[Recipient, str, dict[str, str]], ...]
+    recipients: tuple[tuple[Recipient, str, dict[str, str], str | None], ...]
     headers: HeadersState
     separator: bytes
     body: Body
@@ -99,6 +103,10 @@ class Message:
         smtputf8: whether MAIL said SMTPUTF8 (RFC 6531).
         ret: `FULL` or `HDRS`, as MAIL's RET said (RFC 3461 4.3); None if it said nothing.
         envid: MAIL's ENVID (RFC 3461 4.4), still in xtext; None without one.
+        require_tls: whether MAIL said REQUIRETLS (RFC 8689).
+        priority: MAIL's MT-PRIORITY (RFC 6710), from -9 to 9; None without one.
+        release: not to be delivered before then, in seconds since the epoch, as MAIL's HOLDFOR or
+            HOLDUNTIL (RFC 4865) or a header field asked for; 0: at once.
         headers: the header.
     """
 
@@ -110,6 +118,9 @@ class Message:
         self.smtputf8 = False
         self.ret: str | None = None
         self.envid: str | None = None
+        self.require_tls = False
+        self.priority: int | None = None
+        self.release = 0.0
         self.headers = Headers()
         self._sender = check(sender)
         self._stream = stream
@@ -276,12 +287,15 @@ class Message:
         new._whole = self._whole or self
         new.notes = dict(self.notes)
         new.smtputf8, new.ret, new.envid = self.smtputf8, self.ret, self.envid
+        new.require_tls, new.priority, new.release = self.require_tls, self.priority, self.release
         new.headers = self.headers.copy()
         new._separator = self._separator
         new._body = self._body.copy()
         new._sealed = new._body.sealed = self._sealed
         for old in self.recipients if recipients is None else recipients:
-            one = Recipient(old.address, old.notify, old.orcpt, dict(old.notes), new)
+            one = Recipient(
+                old.address, old.notify, old.orcpt, dict(old.notes), new, old.return_path
+            )
             new.recipients.append(one)
         return new
 
@@ -314,7 +328,9 @@ class Message:
             self._sender,
             self._stream,
             self.notes.copy(),
-            tuple([(one, one.address, one.notes.copy()) for one in self.recipients]),
+            tuple(
+                [(one, one.address, one.notes.copy(), one.return_path) for one in self.recipients]
+            ),
             self.headers.state(),
             self._separator,
             body,
@@ -326,8 +342,9 @@ class Message:
         self._sender = checkpoint.sender
         self._stream = checkpoint.stream
         self.notes = checkpoint.notes.copy()
-        for recipient, address, notes in checkpoint.recipients:
+        for recipient, address, notes, return_path in checkpoint.recipients:
             recipient.address, recipient.notes = address, notes.copy()
+            recipient.return_path = return_path
         self.recipients = [entry[0] for entry in checkpoint.recipients]
         self.headers.restore(checkpoint.headers)
         self._separator = checkpoint.separator

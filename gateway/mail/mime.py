@@ -7,8 +7,9 @@ of what surrounds it. Time and memory are bounded by the size of the body.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from urllib.parse import unquote_to_bytes
 
@@ -43,6 +44,7 @@ _PROTECTED_TYPES = frozenset(
 _SIGNED = "it is signed or encrypted"
 _IDENTITY = frozenset(("7bit", "8bit", "binary"))
 _LONGEST_BOUNDARY = 70  # as RFC 2046 5.1.1 has it
+_LONGEST_KNOWN = 512  # octets of a header that is worth to be remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,48 @@ def decode_parameters(parameters: list[Parameter]) -> dict[str, str]:
     return plain
 
 
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """What the header of a part says of it; `content_type` is empty where it says none."""
+
+    content_type: str
+    params: Mapping[str, str]
+    boundary: bytes | None
+    transfer_encoding: str
+    disposition: str | None
+    filename: str | None
+
+
+def _describe(headers: Headers) -> _Description:
+    fields = headers.fields("content-type")
+    body = fields[0].body if fields else b""
+    match = _CONTENT_TYPE.match(body)
+    parameters = parse_parameters(body)
+    params = decode_parameters(parameters)
+    boundary = params.get("boundary", "").encode("utf-8", "replace") or None
+    for parameter in parameters:
+        if parameter.name == "boundary":
+            boundary = parameter.value.rstrip(b" \t") or None
+            break
+    words = (headers.get("content-transfer-encoding") or "").lower().split()
+    fields = headers.fields("content-disposition")
+    disposition, _, rest = fields[0].body.partition(b";") if fields else (b"", b"", b"")
+    named = decode_parameters(parse_parameters(fields[0].body)) if rest else {}
+    return _Description(
+        f"{match[1].decode('latin-1')}/{match[2].decode('latin-1')}".lower() if match else "",
+        params,
+        boundary,
+        words[0].strip('";') if words else "7bit",
+        disposition.strip().decode("latin-1").lower() or None,
+        named.get("filename") or params.get("name") or None,
+    )
+
+
+@lru_cache(maxsize=256)
+def _described(raw: bytes) -> _Description:
+    return _describe(Headers(raw))
+
+
 @dataclass(eq=False)
 class Part:
     """One part, as spans of the body that was scanned; the root is the message itself.
@@ -133,22 +177,20 @@ class Part:
     children: list[Part] = field(default_factory=list)
 
     @cached_property
-    def _type_body(self) -> bytes:
-        fields = self.headers.fields("content-type")
-        return fields[0].body if fields else b""
+    def _description(self) -> _Description:
+        raw = self.headers.raw
+        # Parts of one kind have the same header in most messages; a message's own is too long.
+        return _described(raw) if len(raw) <= _LONGEST_KNOWN else _describe(self.headers)
 
-    @cached_property
+    @property
     def content_type(self) -> str:
         """Such as `text/plain`, in lower case."""
-        match = _CONTENT_TYPE.match(self._type_body)
-        if match is None:
-            return self.default_type
-        return f"{match[1].decode('latin-1')}/{match[2].decode('latin-1')}".lower()
+        return self._description.content_type or self.default_type
 
-    @cached_property
-    def params(self) -> dict[str, str]:
+    @property
+    def params(self) -> Mapping[str, str]:
         """The parameters of Content-Type, names in lower case."""
-        return decode_parameters(parse_parameters(self._type_body))
+        return self._description.params
 
     @property
     def charset(self) -> str | None:
@@ -159,35 +201,22 @@ class Part:
     @property
     def boundary(self) -> bytes | None:
         """What delimits the parts of a multipart."""
-        for parameter in parse_parameters(self._type_body):
-            if parameter.name == "boundary":
-                return parameter.value.rstrip(b" \t") or None
-        return self.params.get("boundary", "").encode("utf-8", "replace") or None
+        return self._description.boundary
 
-    @cached_property
+    @property
     def transfer_encoding(self) -> str:
         """Such as `base64`, in lower case; `7bit` where none is named (RFC 2045 6.1)."""
-        words = (self.headers.get("content-transfer-encoding") or "").lower().split()
-        return words[0].strip('";') if words else "7bit"
-
-    @cached_property
-    def _disposition(self) -> tuple[str, dict[str, str]]:
-        fields = self.headers.fields("content-disposition")
-        if not fields:
-            return "", {}
-        body = fields[0].body
-        name = body.partition(b";")[0].strip().decode("latin-1").lower()
-        return name, decode_parameters(parse_parameters(body))
+        return self._description.transfer_encoding
 
     @property
     def disposition(self) -> str | None:
         """`inline`, `attachment` or None (RFC 2183)."""
-        return self._disposition[0] or None
+        return self._description.disposition
 
     @property
     def filename(self) -> str | None:
         """The name of the file that it is, if it is one."""
-        return self._disposition[1].get("filename") or self.params.get("name") or None
+        return self._description.filename
 
     @property
     def is_attachment(self) -> bool:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import binascii
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from gateway.mail.charset import Splice
+
+Stretch = tuple[int, int, bool]
+"""Where a stretch of what is encoded begins and ends, and whether a line ends there too."""
 
 LONGEST_LINE = 76
 _ROOM = LONGEST_LINE - 1  # for the `=` of a soft line break
@@ -112,23 +115,36 @@ class _Padding:
         return self._widths[bisect_left(self._places, place)]
 
 
+def stretches(content: bytes, places: Sequence[tuple[int, int]]) -> list[Stretch]:
+    """Where valid `content` encodes stretches, which are in order."""
+    tokens = _without_padding(content)
+    padding = None if tokens is content else _Padding(content)
+    go = _Walk(tokens).go
+    found: list[Stretch] = []
+    for start, end in places:
+        first, last = go(start), go(end)
+        at_line_end = tokens.startswith(b"\r\n", last) or last == len(tokens)
+        if padding is not None:
+            first, last = first + padding.before(first), last + padding.before(last)
+        found.append((first, last, at_line_end))
+    return found
+
+
 def splice(content: bytes, splices: Sequence[Splice]) -> bytes:
     """Replaces stretches of what valid `content` encodes.
 
     The splices are in order, and neither overlap nor touch. All other octets of `content` stay,
     except for one before a splice that has to be written in another way at times.
     """
-    tokens = _without_padding(content)
-    padding = None if tokens is content else _Padding(content)
-    walk = _Walk(tokens)
-    go = walk.go
+    places = [splice[:2] for splice in splices]
+    return replace(content, stretches(content, places), [splice[2] for splice in splices])
+
+
+def replace(content: bytes, found: Sequence[Stretch], new_octets: Iterable[bytes]) -> bytes:
+    """As `splice`, for `stretches` that have been found, each replaced by some new octets."""
     pieces: list[bytes] = []
     done = column = 0
-    for start, end, new in splices:
-        first, last = go(start), go(end)
-        at_line_end = tokens.startswith(b"\r\n", last) or last == len(tokens)
-        if padding is not None:
-            first, last = first + padding.before(first), last + padding.before(last)
+    for (first, last, at_line_end), new in zip(found, new_octets, strict=True):
         kept = content[done:first]
         line_end = kept.rfind(b"\n")
         column = len(kept) - line_end - 1 if line_end >= 0 else column + len(kept)

@@ -21,13 +21,13 @@ import uvloop
 from gateway.configuration.config import Config, load_config
 from gateway.configuration.yaml_document import ConfigError
 from gateway.hooks.chain import Chain
-from gateway.hooks.lifecycle import PluginStartError, start_plugins, stop_plugins
+from gateway.hooks.lifecycle import PluginStartError, resolver_of, start_plugins, stop_plugins
 from gateway.hooks.load import LoadedPlugin, load_plugins
 from gateway.hooks.watchdog import Watchdog
+from gateway.limits import Limits
 from gateway.log import LineHandler
 from gateway.log import setup as setup_log
 from gateway.process.assignment import Assignment
-from gateway.resolver import Resolver
 from gateway.spool.emitter import Emitter
 from gateway.spool.outbox import Outbox, forget_events
 from gateway.spool.spool import Spool
@@ -55,7 +55,8 @@ class Service:
         self._chain = Chain(plugins, self._watchdog)
         self._observers = [step.plugin for step in self._chain.steps["observe"]]
         self._outbox = Outbox(config.spool.path, self._chain)
-        self._resolver = Resolver(list(map(str, config.dns.nameservers)), config.dns.timeout)
+        self._resolver = resolver_of(config)
+        self._limits = Limits(config.spool.limits)
         # A shard for what this process emits, and no mail; what it leaves there, a worker adopts.
         self._spool = Spool(config.spool.path, f"service-{os.getpid()}", config.spool.reserve)
         self._stopping = False
@@ -81,7 +82,12 @@ class Service:
         self._watchdog.start()
         try:
             await start_plugins(
-                self._plugins, self._config, "service", self._resolver, self._emitter.emit
+                self._plugins,
+                self._config,
+                "service",
+                self._resolver,
+                self._limits,
+                self._emitter.emit,
             )
             server = await self._listen(assignment)
             gc.freeze()
@@ -131,6 +137,7 @@ class Service:
         await self._spool.drain()
         self._spool.close()
         await self._resolver.close()
+        self._limits.close()
         log.info("stopped")
 
 

@@ -16,30 +16,35 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import uvloop
 
 from gateway.configuration.config import Config, ConfigError, Listen, load_config
 from gateway.configuration.network import NetworkSet
+from gateway.configuration.retry import Retry
 from gateway.configuration.users import load_users
 from gateway.delivery.connections import Connections
+from gateway.delivery.identity import Identity
 from gateway.delivery.route import Router
+from gateway.delivery.tls import Tls
 from gateway.hooks.chain import Chain
-from gateway.hooks.lifecycle import PluginStartError, start_plugins, stop_plugins
+from gateway.hooks.lifecycle import PluginStartError, resolver_of, start_plugins, stop_plugins
 from gateway.hooks.load import LoadedPlugin, load_plugins
 from gateway.hooks.watchdog import Watchdog
+from gateway.limits import Limits
 from gateway.log import AcceptLog, AttemptLog, LineHandler
 from gateway.log import setup as setup_log
 from gateway.process.assignment import BACKLOG, Assignment
 from gateway.process.control import ControlError, ControlServer
 from gateway.queue.administration import QueueService
+from gateway.queue.courier import Courier
 from gateway.queue.dispatch import Dispatcher
 from gateway.queue.lane import Bounds
+from gateway.queue.pauses import Pauses
 from gateway.queue.schedule import RetryPolicy
 from gateway.queue.settle import Settler
-from gateway.resolver import Resolver
 from gateway.smtp.ingress import Ingress
 from gateway.smtp.listener import Listener
 from gateway.smtp.reception import Reception
@@ -86,33 +91,45 @@ class Worker:
         control = folder / f"worker-{index}-{os.getpid()}.sock"
         self._spool = Spool(folder, str(control), config.spool.reserve)
         streams = config.compiled_streams
-        self._resolver = Resolver(list(map(str, config.dns.nameservers)), config.dns.timeout)
-        router = Router(config.relay.via, self._resolver)
+        self._resolver = resolver_of(config)
+        self._limits = Limits(config.spool.limits)
+        identity = Identity(config.hostname, tuple(listen.address for listen in config.listen))
+        router = Router(config.relay, self._resolver, identity)
         self._connections = Connections(
             self._resolver,
+            Tls(config.relay.tls, self._resolver, folder / "mta-sts", clock),
+            self._limits,
+            identity=identity,
             idle=config.relay.idle,
             messages_per_connection=config.relay.messages_per_connection,
         )
         events = self._chain.interest
         self._emitter = Emitter(self._spool, wanted=bool(events))
-        retry = config.retry
         self._settler = Settler(
             hostname=config.hostname,
-            retry=RetryPolicy(retry.schedule, retry.jitter, retry.lifetime),
+            retry_of=_retry_policies(config),
             events=events,
             chain=self._chain,
             spool=self._spool,
             attempt_log=AttemptLog(log_handler),
             clock=clock,
         )
-        self._dispatcher = Dispatcher(
-            spool=self._spool,
+        courier = Courier(
             chain=self._chain,
             router=router,
             connections=self._connections,
             settler=self._settler,
-            bounds=Bounds(runners_per_lane=config.relay.connections),
             hostname=config.hostname,
+            clock=clock,
+        )
+        pauses = Pauses(folder, clock)
+        self._dispatcher = Dispatcher(
+            spool=self._spool,
+            courier=courier,
+            settler=self._settler,
+            pauses=pauses,
+            bounds=Bounds(runners_per_lane=config.relay.connections),
+            lane_of=router.lane,
             priority_of=streams.priority,
             events=events,
             clock=clock,
@@ -136,7 +153,12 @@ class Worker:
         self._control = ControlServer(
             control,
             QueueService(
-                self._spool, self._dispatcher, self._settler, self._ingress, self._chain
+                self._spool,
+                self._dispatcher,
+                self._settler,
+                self._ingress,
+                self._chain,
+                pauses,
             ).answer,
         )
         self._servers: list[asyncio.Server] = []
@@ -157,7 +179,12 @@ class Worker:
         self._watchdog.start()
         try:
             await start_plugins(
-                self._plugins, self._config, "worker", self._resolver, self._emitter.emit
+                self._plugins,
+                self._config,
+                "worker",
+                self._resolver,
+                self._limits,
+                self._emitter.emit,
             )
             self._spool.open()
             _remove_dead_sockets(self._config.spool.path)
@@ -235,7 +262,23 @@ class Worker:
         await self._spool.drain()
         self._spool.close()
         await stop_plugins(self._plugins)
+        self._limits.close()
         log.info("stopped")
+
+
+def _retry_policies(config: Config) -> Callable[[str], RetryPolicy]:
+    """When mail of a stream is tried again."""
+
+    def policy(retry: Retry) -> RetryPolicy:
+        return RetryPolicy(retry.schedule, retry.jitter, retry.lifetime, retry.delay_warning)
+
+    default = policy(config.retry)
+    by_stream = {
+        name: policy(stream.retry)
+        for name, stream in config.streams.items()
+        if stream.retry is not None
+    }
+    return lambda stream: by_stream.get(stream, default)
 
 
 def _remove_dead_sockets(folder: Path) -> None:

@@ -249,6 +249,7 @@ def _returned(kind: Kind, delivery: Delivery, international: bool, full_limit: i
         delivery.ret == "FULL"
         # RFC 3461 4.3: what arrives in the end is not returned whole.
         and kind in (Kind.FAILED, Kind.EXPIRED)
+        and not delivery.require_tls  # RFC 8689 5: the content stays where it is protected
         and len(content) <= full_limit
         and (header.isascii() or raw_utf8)
         and is_clean(content)

@@ -11,14 +11,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from gateway.attempt import Delivery, Disposition, Outcome, Route, Source, Times
-from gateway.delivery.connections import Connections
-from gateway.delivery.route import Router
+from gateway.delivery.connections import Busy
 from gateway.events import Event, Interest
-from gateway.hooks.actions import Delay, Quarantine, Reject
-from gateway.hooks.chain import Chain, Copy
-from gateway.queue.lane import Bounds, Lane, Window
-from gateway.queue.placement import entries_of, parts_of
+from gateway.hooks.chain import Copy
+from gateway.queue.alarm_clock import DEFECT_DELAY, AlarmClock
+from gateway.queue.courier import Courier, Later, Settled
+from gateway.queue.lane import PRIORITIES, Bounds, Lane, Window
+from gateway.queue.pauses import Pauses
+from gateway.queue.placement import entries_of, held_apart, parts_of
 from gateway.queue.settle import Settler, event_of
 from gateway.spool.queue_entry import Entry, Placed, Settlement
 from gateway.spool.shard import Shard
@@ -28,8 +28,12 @@ from gateway.spool.spool import Spool
 CONTENT_IN_MEMORY = 128 << 10
 """Octets up to which a message that has just come is kept in memory until its first attempt."""
 
-DEFECT_DELAY = 300.0
-"""Seconds until delivery is tried again after a defect in this program."""
+ENTRY_PATIENCE = 5.0
+LANE_PATIENCE = 60.0
+"""Seconds that one entry, and a whole lane, wait in memory; what waits longer does so on disk."""
+
+CLOCK_TICK = 0.001
+"""The loop's clock counts milliseconds."""
 
 log = logging.getLogger("gateway.dispatch")
 
@@ -39,8 +43,10 @@ class Dispatcher:
 
     Args:
         spool: the shards that this worker owns.
-        chain, router, connections, settler: what an attempt passes.
-        hostname: the EHLO name where no plugin chooses one.
+        courier: makes the attempts.
+        settler: writes what became of them.
+        pauses: which mail waits until a person lets it go.
+        lane_of: the lane of a domain.
         priority_of: the priority (0 to 2) of a stream.
         events: which events observers want.
         clock: seconds since the epoch.
@@ -50,23 +56,22 @@ class Dispatcher:
         self,
         *,
         spool: Spool,
-        chain: Chain,
-        router: Router,
-        connections: Connections,
+        courier: Courier,
         settler: Settler,
+        pauses: Pauses,
         bounds: Bounds,
-        hostname: str,
+        lane_of: Callable[[str], str],
         priority_of: Callable[[str], int],
         events: Interest,
         clock: Callable[[], float],
     ) -> None:
         self._spool = spool
-        self._chain = chain
-        self._router = router
-        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._courier = courier
         self._settler = settler
+        self._pauses = pauses
         self._bounds = bounds
-        self._hostname = hostname
+        self._lane_of = lane_of
         self._priority_of = priority_of
         self._events = events
         self._clock = clock
@@ -76,9 +81,8 @@ class Dispatcher:
         self._in_memory = 0
         self._octets = 0
         self._runners: set[asyncio.Task[None]] = set()
-        self._scanned: dict[Shard, float] = {}
+        self._alarm = AlarmClock(self._load, clock)
         self._withdrawn: set[tuple[int, int]] = set()
-        self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
     # In: new mail.
@@ -116,15 +120,20 @@ class Dispatcher:
         shard.append(placed, events, written)
 
     def _place(self, shard: Shard, copies: Sequence[Copy], received: float) -> list[Placed]:
-        entries = entries_of(copies, shard, received, self._router.lane, self._priority_of)
+        entries = entries_of(copies, shard, received, self._lane_of, self._priority_of)
+        if self._pauses:
+            entries = held_apart(entries, self._pauses.reason_for)
         return [self._placed(entry, copy, received) for copy, entry in entries]
 
     def _placed(self, entry: Entry, copy: Copy, received: float) -> Placed:
         if copy.held is not None:
             return Placed(entry, held=copy.held)
-        if copy.delay > 0:
-            return Placed(entry, due=received + copy.delay)
+        due = max(received + copy.delay, entry.envelope.release)
+        if due > received:
+            return Placed(entry, due=due)
         lane = self._lane(entry.lane)
+        if lane.due > received:
+            return Placed(entry, due=lane.due)
         if self._room(lane.windows[entry.priority]) < len(entry.items) or not lane.reserve(entry):
             return Placed(entry, due=received)
         self._in_memory += len(entry.items)
@@ -172,8 +181,12 @@ class Dispatcher:
                 self._run(lane)
             if self._hungry and self._in_memory < self._bounds.memory // 2:
                 self._feed()
-        if lane.is_empty:
-            self._lanes.pop(entry.lane, None)
+        self._tidy(lane)
+
+    def _tidy(self, lane: Lane) -> None:
+        """Forgets a lane that holds nothing any more."""
+        if lane.is_empty and self._lanes.get(lane.name) is lane:
+            del self._lanes[lane.name]
 
     def _lane(self, name: str) -> Lane:
         lane = self._lanes.get(name)
@@ -185,19 +198,16 @@ class Dispatcher:
 
     def adopt(self, shards: Iterable[Shard]) -> None:
         """Starts to dispatch what is in shards that this worker has just taken."""
-        for shard in shards:
-            self._scanned[shard] = -1.0
-        self._scan()
+        self._alarm.adopt(shards)
 
     def release(self, shards: Iterable[Shard]) -> None:
         """Forgets shards that were given up."""
-        for shard in shards:
-            self._scanned.pop(shard, None)
+        self._alarm.release(shards)
 
     def _expect(self, entry: Entry, due: float) -> None:
         """Mail is on disk that becomes due then, or has become due while it was written."""
         if due > self._clock():
-            self._wake(due)
+            self._alarm.set(due)
         else:
             self._load(entry.lane, entry.priority)
 
@@ -210,44 +220,10 @@ class Dispatcher:
         for _ in range(min(lane.waiting, self._bounds.runners_per_lane)):
             self._run(lane)
 
-    def _wake(self, due: float) -> None:
-        delay = max(0.0, due - self._clock())
-        at = asyncio.get_running_loop().time() + delay
-        if self._timer is None or self._timer.cancelled() or at < self._timer.when():
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_at(at, self._scan)
-
-    def _scan(self) -> None:
-        self._timer = None
-        if self._stopping:
-            return
-        try:
-            self._look()
-        except Exception:
-            log.exception("the queue cannot be looked through")
-            self._wake(self._clock() + DEFECT_DELAY)
-
-    def _look(self) -> None:
-        """Finds lanes whose mail has become due, and when to look again."""
-        now = self._clock()
-        touched: set[tuple[str, int]] = set()
-        following: list[float] = []
-        for shard, after in self._scanned.items():
-            touched.update(shard.due_lanes(after, now))
-            self._scanned[shard] = now
-            due = shard.next_due(now)
-            if due is not None:
-                following.append(due)
-        for name, priority in touched:
-            self._load(name, priority)
-        if following:
-            self._wake(min(following))
-
     def _refill(self, lane: Lane, priority: int) -> None:
         """Loads mail of a lane from disk when its window has run half empty."""
         window = lane.windows[priority]
-        if not window.backlog or len(window.known) > self._bounds.window // 2:
+        if lane.due or not window.backlog or len(window.known) > self._bounds.window // 2:
             return
         free = self._room(window)
         if free <= 0:
@@ -285,11 +261,15 @@ class Dispatcher:
     def _run(self, lane: Lane) -> None:
         if self._stopping or lane.runners >= self._bounds.runners_per_lane or not lane.waiting:
             return
+        if lane.paused_until or lane.crowded_until:
+            now = self._loop.time() + CLOCK_TICK
+            if now < lane.paused_until or (lane.runners and now < lane.crowded_until):
+                return
         if len(self._runners) >= self._bounds.runners:
             self._starved[lane.name] = lane
             return
         lane.runners += 1
-        task = asyncio.get_running_loop().create_task(self._runner(lane))
+        task = self._loop.create_task(self._runner(lane))
         self._runners.add(task)
         task.add_done_callback(self._runner_ended)
 
@@ -303,9 +283,15 @@ class Dispatcher:
 
     async def _runner(self, lane: Lane) -> None:
         try:
-            while not self._stopping and (entry := lane.take()) is not None:
+            going = True
+            while going and not self._stopping:
+                if lane.paused_until and lane.paused_until > self._loop.time() + CLOCK_TICK:
+                    break
+                entry = lane.take()
+                if entry is None:
+                    break
                 try:
-                    await self._attempt(entry)
+                    going = await self._attempt(lane, entry)
                 except Exception:
                     # A defect of ours must neither lose the entry nor stop the lane.
                     log.exception("%s: the attempt broke off", entry.envelope.queue_id)
@@ -316,76 +302,99 @@ class Dispatcher:
             lane.runners -= 1
             if lane.waiting and not self._stopping:
                 self._run(lane)
+            self._tidy(lane)
 
     def _content_of(self, entry: Entry) -> bytes | None:
-        content, entry.content = entry.content, None
+        content = entry.content
         if content is None:
             return entry.shard.content(entry.envelope.copy)
-        self._octets -= len(content)
+        self._drop_content(entry)
         return content
 
-    async def _attempt(self, entry: Entry) -> None:
-        settler = self._settler
-        times = Times(active=self._clock())
-        envelope = entry.envelope
+    def _drop_content(self, entry: Entry) -> None:
+        if entry.content is not None:
+            self._octets -= len(entry.content)
+            entry.content = None
+
+    def _keep(self, entry: Entry, content: bytes) -> None:
+        """Keeps the content of an entry that is tried again soon, if there is room in memory."""
+        size = len(content)
+        if size <= CONTENT_IN_MEMORY and self._octets + size <= self._bounds.octets:
+            self._octets += size
+            entry.content = content
+
+    async def _attempt(self, lane: Lane, entry: Entry) -> bool:
+        """Makes an attempt; False if this runner cannot go on with the lane."""
         content = self._content_of(entry)
         if content is None:
-            self._settle(settler.hold(entry, "damaged on disk: its checksum does not fit"))
+            reason = "damaged on disk: its checksum does not fit"
+            self._settle(self._settler.hold(entry, reason))
+            return True
+        result = await self._courier.attempt(entry, content, lane.put_back)
+        if isinstance(result, Settled):
+            settlement = result.settlement
+            if result.reports:
+                settlement.reports = self._place(entry.shard, result.reports, self._clock())
+            self._settle(settlement)
+            return True
+        self._keep(entry, content)
+        if isinstance(result, Busy):
+            lane.put_back(entry)
+            if lane.runners > 1:
+                # The others go on with the connections that there are.
+                lane.crowded_until = self._loop.time() + result.seconds
+                self._loop.call_later(result.seconds, self._run, lane)
+            else:
+                self._pause(lane, result.seconds)
+            return False
+        if result.lane:
+            lane.put_back(entry)
+            self._pause(lane, result.seconds, result.reason)
+            return False
+        return self._park(lane, entry, result)
+
+    # Waiting without an attempt.
+
+    def _park(self, lane: Lane, entry: Entry, later: Later) -> bool:
+        """Keeps one entry waiting: in memory if it is not for long, and there are not many."""
+        if later.seconds > ENTRY_PATIENCE:
+            self._settle(self._settler.postpone(entry, later.seconds, later.reason))
+            return True
+        if lane.parked >= self._bounds.runners_per_lane:
+            lane.put_back(entry)
+            self._pause(lane, later.seconds)
+            return False
+        lane.parked += 1
+        self._loop.call_later(later.seconds, self._unpark, lane, entry)
+        return True
+
+    def _unpark(self, lane: Lane, entry: Entry) -> None:
+        lane.parked -= 1
+        if not self._stopping:
+            lane.put_back(entry)
+            self._run(lane)
+
+    def _pause(self, lane: Lane, seconds: float, reason: str = "") -> None:
+        """Makes a lane wait. If it is for long, its mail waits on disk, not in memory."""
+        until = self._loop.time() + seconds
+        if until > lane.paused_until:
+            lane.paused_until = until
+            self._loop.call_at(until, self._resume, lane)
+        if seconds > LANE_PATIENCE:
+            lane.due = self._clock() + seconds
+            for entry in lane.empty():
+                self._drop_content(entry)
+                self._settle(self._settler.postpone(entry, seconds, reason))
+
+    def _resume(self, lane: Lane) -> None:
+        if self._stopping or self._loop.time() + CLOCK_TICK < lane.paused_until:
             return
-        delivery = Delivery(
-            message_id=envelope.queue_id,
-            sender=envelope.sender,
-            recipients=[item.recipient for item in entry.items],
-            client=envelope.client,
-            stream=envelope.stream,
-            received=envelope.received,
-            attempts=min(item.attempts for item in entry.items),
-            content=content,
-            notes=envelope.notes,
-            smtputf8=envelope.smtputf8,
-            ret=envelope.ret,
-            envid=envelope.envid,
-        )
-        chain = self._chain
-        route: Route | None = None
-        source: Source | None = None
-        answer: Route | Source | Delay | Quarantine | Reject | Outcome | None
-        answer = await chain.route(delivery) if chain.steps["route"] else None
-        stage = "route"
-        if answer is None:
-            answer = await self._router.route(delivery.domain)
-        if isinstance(answer, Route):
-            route = answer
-            stage = "admit"
-            answer = chain.admit(delivery) if chain.steps["admit"] else None
-            if answer is None:
-                stage = "source"
-                answer = chain.source(delivery) if chain.steps["source"] else None
-        if isinstance(answer, Delay):
-            reason = answer.reason or f"{stage}: later"
-            if settler.has_time(entry):
-                self._settle(settler.postpone(entry, answer.seconds, reason))
-                return
-            answer = Outcome(Disposition.DEFERRED, 0, "4.4.7", reason, stage=stage)
-        if isinstance(answer, Quarantine):
-            self._settle(settler.hold(entry, answer.reason))
-            return
-        if isinstance(answer, Reject):
-            refused = Outcome(
-                Disposition.FAILED, answer.code, answer.status, answer.text, stage=stage
-            )
-            outcomes = [refused] * len(entry.items)
-        elif isinstance(answer, Outcome):
-            outcomes = [answer] * len(entry.items)
-        else:
-            source = answer if isinstance(answer, Source) else Source(None, self._hostname)
-            assert route is not None
-            outcomes = await self._connections.deliver(delivery, route, source, times)
-        times.done = self._clock()
-        settlement, reports = settler.conclude(entry, delivery, route, source, outcomes, times)
-        if reports:
-            settlement.reports = self._place(entry.shard, reports, times.done)
-        self._settle(settlement)
+        lane.due = lane.paused_until = 0.0
+        for priority in range(PRIORITIES):
+            self._refill(lane, priority)
+        for _ in range(min(lane.waiting, self._bounds.runners_per_lane)):
+            self._run(lane)
+        self._tidy(lane)
 
     def _settle(self, settlement: Settlement) -> None:
         def written(error: SpoolError | None) -> None:
@@ -419,17 +428,14 @@ class Dispatcher:
     def rescan(self) -> None:
         """Looks at the whole queue again, after a change by hand."""
         self._withdrawn.clear()
-        for shard in self._scanned:
-            self._scanned[shard] = -1.0
-        self._scan()
+        self._alarm.look_again()
 
     # The end.
 
     async def stop(self, limit: float) -> None:
         """Starts no more attempts; waits up to `limit` seconds for those that run."""
         self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.stop()
         if self._runners:
             await asyncio.wait(self._runners, timeout=limit)
         for task in self._runners:

@@ -61,14 +61,29 @@ class Lane:
     Attributes:
         name: the static key that `Router.lane` gives.
         runners: how many attempts run now.
+        parked: how many entries wait in memory for a time of their own.
+        paused_until: when attempts may start again, in seconds of the loop's clock.
+        crowded_until: until then no further runner is of use, as connections are limited.
+        due: when what comes now is to be tried, in seconds since the epoch; 0: at once.
     """
 
-    __slots__ = ("_turn", "limit", "name", "runners", "windows")
+    __slots__ = (
+        "_turn",
+        "crowded_until",
+        "due",
+        "limit",
+        "name",
+        "parked",
+        "paused_until",
+        "runners",
+        "windows",
+    )
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
         self.limit = limit
-        self.runners = 0
+        self.runners = self.parked = 0
+        self.paused_until = self.crowded_until = self.due = 0.0
         self.windows = tuple(Window() for _ in range(PRIORITIES))
         self._turn = 0
 
@@ -97,6 +112,17 @@ class Lane:
             if waiting:
                 return waiting.popleft()
         return None
+
+    def put_back(self, entry: Entry) -> None:
+        """An entry that was taken, and is the next one again."""
+        self.windows[entry.priority].waiting.appendleft(entry)
+
+    def empty(self) -> list[Entry]:
+        """Takes out all entries that wait."""
+        taken = [entry for window in self.windows for entry in window.waiting]
+        for window in self.windows:
+            window.waiting.clear()
+        return taken
 
     def withdraw(self, rows: set[tuple[int, int]]) -> tuple[set[tuple[int, int]], list[Entry]]:
         """Takes rows that wait in memory out of it.
@@ -129,6 +155,8 @@ class Lane:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is known of this lane any more."""
-        return not self.runners and not any(
-            window.known or window.backlog for window in self.windows
+        return (
+            not self.runners
+            and not self.due
+            and not any(window.known or window.backlog for window in self.windows)
         )

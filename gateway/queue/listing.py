@@ -1,32 +1,70 @@
-"""What is in the queue, read from every shard's database beside its owner."""
+"""What is in the queue, read from every shard's database beside its owner.
+
+Reading goes on in short steps, from key to key: a long read would keep the owner's log from being
+written back.
+"""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 
+from gateway.mail.address import domain_of
+from gateway.queue.selection import (
+    ADDRESS,
+    CAMPAIGN,
+    NEVER_TRIED,
+    STATES,
+    USER,
+    Selection,
+    Where,
+    in_network,
+)
 from gateway.spool import queue_id
 from gateway.spool.shard_file import SpoolError
 from gateway.spool.spool import shard_numbers
 
-COLUMNS = (
-    "d.id, d.number, d.recipient, m.sender, m.stream, m.size, m.received, d.lane, d.priority,"
-    " d.due, d.held, d.attempts, d.reply, m.copy"
+STEP = 2000
+"""Recipients that one read looks at."""
+
+State = Literal["active", "deferred", "scheduled", "held"]
+
+_ROWS = "FROM deliveries d"
+# A row whose message is missing is damaged; who looks for it has to find it.
+_WITH_MESSAGES = f"{_ROWS} LEFT JOIN messages m ON m.copy = d.copy"
+
+_COLUMNS = (
+    "d.id, d.number, d.recipient, coalesce(m.sender, ''), coalesce(m.stream, ''),"
+    " coalesce(m.size, 0), coalesce(m.received, 0), d.lane, d.priority, d.due, d.held, d.attempts,"
+    f" d.reply, d.copy, d.parameters, m.envelope, {NEVER_TRIED}"
 )
-FROM = "FROM deliveries d JOIN messages m ON m.copy = d.copy"
+
+GROUPS = {
+    "lane": "d.lane",
+    "campaign": f"coalesce({CAMPAIGN}, '')",
+    "stream": "coalesce(m.stream, '')",
+    "client": f"coalesce({USER}, {ADDRESS}, '')",
+    "sender_domain": "domain_of(coalesce(m.sender, ''))",
+}
+"""By what the queue can be counted; a client is a user, or an address where there was no login."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One recipient of one message in the queue.
 
-    `state` is `held`, `active` (an attempt is due or under way) or `deferred`. `due` is when the
-    next attempt is made, in seconds since the epoch.
+    `state` is `held`, `active` (an attempt is due or under way), `deferred`, or `scheduled` (not
+    tried yet, because its time has not come). `due` is when the next attempt is made, in seconds
+    since the epoch. `via` and `pool` are where a person sent it instead.
     """
 
     id: str
@@ -38,111 +76,93 @@ class Row:
     received: float
     lane: str
     priority: int
-    state: str
+    state: State
     due: float | None
     held: str | None
     attempts: int
     reply: str
+    campaign: str | None
+    client: str
+    user: str | None
+    via: tuple[str, ...]
+    pool: str | None
     shard: int
     copy: int
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Which part of the queue is meant: all that meets every condition given.
+class GroupStats:
+    """A part of the queue: how many recipients are in each state, octets, and the oldest arrival.
 
-    Attributes:
-        ids: queue ids.
-        sender, recipient, stream, lane: exact values, compared without case.
-        domain: the recipients' domain.
-        state: `held`, `active` or `deferred`.
+    `name` is a lane, a campaign, and so on; it is empty where there is none.
     """
 
-    ids: tuple[str, ...] = ()
-    sender: str | None = None
-    recipient: str | None = None
-    domain: str | None = None
-    stream: str | None = None
-    lane: str | None = None
-    state: str | None = None
-
-    def where(self, now: float) -> tuple[str, list[Any]]:
-        """The condition in SQL, and its values.
-
-        Raises:
-            ValueError: an id is no queue id.
-        """
-        terms: list[str] = ["1"]
-        values: list[Any] = []
-        if self.ids:
-            terms.append(f"d.id IN ({','.join('?' * len(self.ids))})")
-            values += [queue_id.from_text(text) for text in self.ids]
-        for column, value in (
-            ("m.sender", self.sender),
-            ("d.recipient", self.recipient),
-            ("m.stream", self.stream),
-            ("d.lane", self.lane),
-        ):
-            if value is not None:
-                terms.append(f"lower({column})=lower(?)")
-                values.append(value)
-        if self.domain is not None:
-            terms.append("lower(substr(d.recipient, -1 - length(?))) = '@' || lower(?)")
-            values += [self.domain, self.domain]
-        if self.state == "held":
-            terms.append("d.held IS NOT NULL")
-        elif self.state == "deferred":
-            terms.append("d.due>?")
-            values.append(now)
-        elif self.state == "active":
-            terms.append("d.held IS NULL AND (d.due IS NULL OR d.due<=?)")
-            values.append(now)
-        return " AND ".join(terms), values
-
-
-@dataclass(frozen=True, slots=True)
-class LaneStats:
-    """The queue of one lane."""
-
-    lane: str
+    name: str
     active: int
     deferred: int
+    scheduled: int
     held: int
     octets: int
     oldest: float
+
+    @property
+    def recipients(self) -> int:
+        """How many there are in all."""
+        return self.active + self.deferred + self.scheduled + self.held
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a change would be made to.
+
+    Attributes:
+        messages: how many.
+        lanes: how many recipients of them are in each lane.
+        keys: the recipients by shard: id, number, id, number, and so on.
+    """
+
+    messages: int = 0
+    lanes: Counter[str] = field(default_factory=Counter)
+    keys: dict[int, array[int]] = field(default_factory=dict)
+
+    @property
+    def recipients(self) -> int:
+        """How many there are."""
+        return self.lanes.total()
 
 
 def read(folder: Path, selection: Selection, limit: int | None = None) -> Iterator[Row]:
     """The rows of the queue, shard by shard, oldest first in each.
 
     Raises:
-        ValueError: an id is no queue id.
         SpoolError: a shard cannot be read.
     """
     now = time.time()
-    where, values = selection.where(now)
-    left = -1 if limit is None else limit
-    for number in shard_numbers(folder):
-        with ShardReader(folder, number) as db:
-            sql = f"SELECT {COLUMNS} {FROM} WHERE {where} ORDER BY d.id, d.number LIMIT ?"
-            for columns in db.execute(sql, (*values, left)):
-                left -= 1
-                yield row_of(columns, now, number)
-        if left == 0:
-            return
+    left = limit
+    query = f"SELECT {_COLUMNS} {_WITH_MESSAGES} WHERE {{}} ORDER BY d.id, d.number"
+    for number, rows in _read(folder, query, selection, selection.where(now)):
+        for columns in rows[:left]:
+            yield row_of(columns, now, number)
+        if left is not None:
+            left -= len(rows[:left])
+            if not left:
+                return
 
 
 def row_of(columns: Sequence[Any], now: float, shard: int) -> Row:
-    """A row from `COLUMNS` of the shard of that number."""
-    id_, number, recipient, sender, stream, size, received, lane, priority = columns[:9]
-    due, held, attempts, reply, copy = columns[9:]
-    state = (
-        "held" if held is not None else "deferred" if due is not None and due > now else "active"
-    )
+    """A row from `_COLUMNS` of the shard of that number."""
+    id_, number, recipient, sender, stream, size, received, lane, priority, due, held = columns[:11]
+    attempts, reply, copy, parameters, envelope, never_tried = columns[11:]
+    state: State = "active"
+    if held is not None:
+        state = "held"
+    elif due is not None and due > now:
+        state = "scheduled" if never_tried else "deferred"
+    said, wanted = _object(envelope), _object(parameters)
     return Row(
         id=queue_id.to_text(id_),
         number=number,
@@ -158,9 +178,23 @@ def row_of(columns: Sequence[Any], now: float, shard: int) -> Row:
         held=held,
         attempts=attempts,
         reply=reply,
+        campaign=said.get("notes", {}).get("campaign"),
+        client=said.get("address", ""),
+        user=said.get("user"),
+        via=tuple(wanted.get("via", ())),
+        pool=wanted.get("notes", {}).get("pool"),
         shard=shard,
         copy=copy,
     )
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """A JSON object; an empty one for none, and for one that is damaged."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def read_content(folder: Path, row: Row) -> bytes | None:
@@ -169,54 +203,128 @@ def read_content(folder: Path, row: Row) -> bytes | None:
     Raises:
         SpoolError: the shard cannot be read.
     """
-    with ShardReader(folder, row.shard) as db:
+    db = _open(folder, row.shard)
+    if db is None:
+        return None
+    with closing(db):
         found = db.execute("SELECT content FROM messages WHERE copy=?", (row.copy,)).fetchone()
         return None if found is None else bytes(found[0])
 
 
-def read_stats(folder: Path) -> list[LaneStats]:
-    """The queue by lane, the longest first.
+def read_stats(folder: Path, by: str = "lane") -> list[GroupStats]:
+    """The queue by one of `GROUPS`, the longest part first.
 
     Raises:
         SpoolError: a shard cannot be read.
     """
     now = time.time()
-    lanes: dict[str, list[Any]] = {}
-    sql = (
-        "SELECT d.lane, sum(d.held IS NULL AND (d.due IS NULL OR d.due<=?)),"
-        " sum(coalesce(d.due>?, 0)), sum(d.held IS NOT NULL), sum(m.size), min(m.received)"
-        f" {FROM} GROUP BY d.lane"
+    counts = ", ".join(f"sum(coalesce({condition}, 0))" for condition in STATES.values())
+    query = (
+        f"SELECT {GROUPS[by]}, {counts}, sum(coalesce(m.size, 0)), min(coalesce(m.received, 0))"
+        f" {_WITH_MESSAGES} WHERE {{}} GROUP BY 1"
     )
-    for number in shard_numbers(folder):
-        with ShardReader(folder, number) as db:
-            for lane, *counts, oldest in db.execute(sql, (now, now)):
-                known = lanes.setdefault(lane, [0, 0, 0, 0, oldest])
-                for place, count in enumerate(counts):
-                    known[place] += count
-                known[4] = min(known[4], oldest)
-    stats = [LaneStats(lane, *numbers) for lane, numbers in lanes.items()]
-    return sorted(stats, key=lambda lane: -(lane.active + lane.deferred + lane.held))
+    groups: dict[str, list[Any]] = {}
+    for _, rows in _read(folder, query, Selection(), Where("1", [now], message=True)):
+        for name, *numbers in rows:
+            known = groups.setdefault(name, [0, 0, 0, 0, 0, numbers[-1]])
+            known[:5] = map(sum, zip(known[:5], numbers[:5], strict=True))
+            known[5] = min(known[5], numbers[5])
+    stats = [GroupStats(name, *numbers) for name, numbers in groups.items()]
+    return sorted(stats, key=lambda group: (-group.recipients, group.name))
 
 
-class ShardReader:
-    """A shard's database, opened to be read while others write it.
+def survey(
+    folder: Path, selection: Selection, narrow: Callable[[Where], Where] = lambda where: where
+) -> Survey:
+    """What is selected, and meets a further condition.
 
-    Raises (in `with`):
-        SpoolError: it cannot be read.
+    Raises:
+        SpoolError: a shard cannot be read.
     """
+    found = Survey()
+    where = narrow(selection.where(time.time()))
+    source = _WITH_MESSAGES if where.message else _ROWS
+    query = f"SELECT d.id, d.number, d.lane {source} WHERE {{}} ORDER BY d.id, d.number"
+    last = None
+    for shard, rows in _read(folder, query, selection, where):
+        keys = found.keys.setdefault(shard, array("q"))
+        for id_, number, lane in rows:
+            keys.extend((id_, number))
+            found.lanes[lane] += 1
+            found.messages += id_ != last
+            last = id_
+    return found
 
-    def __init__(self, folder: Path, number: int) -> None:
-        self._path = folder / f"{number:04d}.db"
 
-    def __enter__(self) -> apsw.Connection:
-        try:
-            self._db = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)
-            self._db.set_busy_timeout(10_000)
-        except apsw.Error as error:
-            raise SpoolError(f"{self._path} cannot be read: {error}") from error
-        return self._db
+def count_held(folder: Path, pattern: str) -> Counter[str]:
+    """How many recipients are held for each reason that fits a pattern, as GLOB of SQLite.
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._db.close(True)
-        if isinstance(error, apsw.Error):
-            raise SpoolError(f"{self._path} cannot be read: {error}") from error
+    Raises:
+        SpoolError: a shard cannot be read.
+    """
+    where = Where("1", [0.0], message=False).also("d.held GLOB {}", pattern)
+    query = f"SELECT d.held, count(*) {_ROWS} WHERE {{}} GROUP BY 1"
+    reasons: Counter[str] = Counter()
+    for _, rows in _read(folder, query, Selection(), where):
+        reasons.update(dict(rows))
+    return reasons
+
+
+def _read(
+    folder: Path, query: str, selection: Selection, where: Where
+) -> Iterator[tuple[int, list[Any]]]:
+    """What a query finds in each shard, step by step; {} in it stands for the condition."""
+    for number in shard_numbers(folder):
+        db = _open(folder, number)
+        if db is None:
+            continue
+        with closing(db):
+            steps = _steps(db, where) if not selection.ids else iter([where])
+            while True:
+                # Nothing is open while the caller works: it may take any time.
+                try:
+                    step = next(steps, None)
+                    if step is None:
+                        break
+                    rows = db.execute(query.format(step.text), step.values).fetchall()
+                except apsw.Error as error:
+                    raise _unreadable(folder, number, error) from error
+                if rows:
+                    yield number, rows
+
+
+def _steps(db: apsw.Connection, where: Where) -> Iterator[Where]:
+    """A condition, cut into spans of keys."""
+    sql = (
+        "SELECT id, number FROM deliveries WHERE (id, number)>(?, ?)"
+        " ORDER BY id, number LIMIT 1 OFFSET ?"
+    )
+    after: tuple[int, int] | None = (-1, -1)
+    while after is not None:
+        last: tuple[int, int] | None = db.execute(sql, (*after, STEP - 1)).fetchone()
+        step = where.also("(d.id, d.number)>({}, {})", *after)
+        yield step if last is None else step.also("(d.id, d.number)<=({}, {})", *last)
+        after = last
+
+
+def _open(folder: Path, number: int) -> apsw.Connection | None:
+    """A shard to be read while others write it; None if it has run empty and is gone.
+
+    Raises:
+        SpoolError: it cannot be opened.
+    """
+    path = folder / f"{number:04d}.db"
+    try:
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    except apsw.Error as error:
+        if not path.exists():
+            return None
+        raise _unreadable(folder, number, error) from error
+    db.set_busy_timeout(10_000)
+    db.create_scalar_function("domain_of", domain_of, 1, deterministic=True)
+    db.create_scalar_function("in_network", in_network, 2, deterministic=True)
+    return db
+
+
+def _unreadable(folder: Path, number: int, error: apsw.Error) -> SpoolError:
+    return SpoolError(f"{folder / f'{number:04d}.db'} cannot be read: {error}")

@@ -12,6 +12,7 @@ class RetryPolicy:
     `schedule` holds the intervals after the first, second, ... attempt; the last one repeats.
     `jitter` is the part of an interval (0 to 1) by which it is made longer or shorter at random, so
     that mail deferred together does not come back together. `lifetime` counts from the arrival.
+    After `warn_after` the sender is told that mail is late; None: only if asked for.
 
     Raises:
         ValueError: there is no interval, or a value is out of its range.
@@ -20,6 +21,7 @@ class RetryPolicy:
     schedule: tuple[float, ...]
     jitter: float
     lifetime: float
+    warn_after: float | None = None
 
     def __post_init__(self) -> None:
         if not self.schedule or not all(interval > 0 for interval in self.schedule):
@@ -40,7 +42,8 @@ def next_attempt(
 
     Args:
         now: when the last attempt ended, in seconds since the epoch.
-        received: when the message was accepted, in seconds since the epoch.
+        received: when the message was accepted, or was to be sent at the earliest, in seconds since
+            the epoch.
         attempts: how many were made so far, at least 1.
         policy: the intervals and the lifetime.
         random: from 0 to 1; 0.5 means no jitter.

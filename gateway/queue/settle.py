@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
-from gateway.attempt import Attempt, Delivery, Disposition, Outcome, Route, Source, Times
+from gateway.attempt import Attempt, Delivery, Disposition, Outcome, Times
 from gateway.events import Event, Interest
 from gateway.hooks.actions import Quarantine
 from gateway.hooks.chain import Chain, Copy
@@ -26,6 +26,9 @@ from gateway.spool.spool import Spool
 REPORT_RETRY = 300.0
 """Seconds until delivery is tried again where the report of its failure could not be sealed."""
 
+WARN_AFTER = 4 * 3600.0
+"""Seconds until a sender who asked to be told of delays is, where nothing else is configured."""
+
 log = logging.getLogger("gateway.dispatch")
 
 
@@ -34,7 +37,7 @@ class Settler:
 
     Args:
         hostname: our name, in reports.
-        retry: when deferred mail is tried again.
+        retry_of: when deferred mail of a stream is tried again.
         events: which events observers want.
         clock: seconds since the epoch.
     """
@@ -43,7 +46,7 @@ class Settler:
         self,
         *,
         hostname: str,
-        retry: RetryPolicy,
+        retry_of: Callable[[str], RetryPolicy],
         events: Interest,
         chain: Chain,
         spool: Spool,
@@ -51,7 +54,7 @@ class Settler:
         clock: Callable[[], float],
     ) -> None:
         self._hostname = hostname
-        self._retry = retry
+        self._retry_of = retry_of
         self._events = events
         self._chain = chain
         self._spool = spool
@@ -63,8 +66,6 @@ class Settler:
         self,
         entry: Entry,
         delivery: Delivery,
-        route: Route | None,
-        source: Source | None,
         outcomes: Sequence[Outcome],
         times: Times,
     ) -> tuple[Settlement, list[Copy]]:
@@ -79,7 +80,7 @@ class Settler:
             item.attempts += 1
             if self._chain.steps["reply"]:
                 answer = self._chain.reply(
-                    Attempt(delivery, item.recipient, route, source, outcome)
+                    Attempt(delivery, item.recipient, delivery.route, delivery.source, outcome)
                 )
                 if isinstance(answer, Quarantine):
                     settlement.deferred.append((item, None, answer.reason, outcome.reply))
@@ -101,6 +102,8 @@ class Settler:
                     settlement.deferred.append((item, due, None, outcome.reply))
                     self.deferred += 1
                     self._record(settlement, "deferred", item, outcome, times)
+                    if self._is_late(entry, item, times.done):
+                        ended.setdefault(Kind.DELAYED, []).append((item, outcome))
             else:
                 self._record(settlement, "bounced", item, outcome, times)
                 ended.setdefault(Kind.FAILED, []).append((item, outcome))
@@ -117,7 +120,20 @@ class Settler:
         if more_room and outcome.status == "4.5.3":
             return now  # the server takes no more recipients at once; these go in the next round
         chance = random.random()  # noqa: S311 (jitter needs no secrecy)
-        return next_attempt(now, entry.envelope.received, item.attempts, self._retry, chance)
+        policy = self._retry_of(entry.envelope.stream)
+        return next_attempt(now, entry.envelope.begins, item.attempts, policy, chance)
+
+    def _is_late(self, entry: Entry, item: Item, now: float) -> bool:
+        """Whether the sender is told now that a recipient has to wait."""
+        envelope = entry.envelope
+        if item.warned or not envelope.sender:
+            return False
+        after = self._retry_of(envelope.stream).warn_after
+        notify = item.recipient.notify
+        if notify is not None:
+            # Who asks gets a warning, also where nobody else does (RFC 3461 4.1).
+            return "DELAY" in notify and now - envelope.begins >= (after or WARN_AFTER)
+        return after is not None and now - envelope.begins >= after
 
     def _record(
         self, settlement: Settlement, kind: str, item: Item, outcome: Outcome, times: Times
@@ -143,11 +159,20 @@ class Settler:
         results = [
             Result(item.recipient, outcome, now)
             for item, outcome in ended
-            if bounce.wants_report(delivery.sender, item.recipient.notify, kind)
+            if kind is Kind.DELAYED
+            or bounce.wants_report(delivery.sender, item.recipient.notify, kind)
         ]
-        report = self._sealed(kind, delivery, results, now) if results else None
+        until = settlement.entry.envelope.begins + self._retry_of(delivery.stream).lifetime
+        report = self._sealed(kind, delivery, results, now, until) if results else None
         if kind is Kind.RELAYED:
             return [report] if report is not None else []
+        if kind is Kind.DELAYED:
+            if report is None:
+                return []
+            for item, _ in ended:
+                item.warned = True
+                settlement.warned.append(item)
+            return [report]
         if results and report is None:
             settlement.deferred += [
                 (item, now + REPORT_RETRY, None, outcome.reply) for item, outcome in ended
@@ -158,15 +183,22 @@ class Settler:
         return [report] if report is not None else []
 
     def _sealed(
-        self, kind: Kind, delivery: Delivery, results: Sequence[Result], now: float
+        self, kind: Kind, delivery: Delivery, results: Sequence[Result], now: float, until: float
     ) -> Copy | None:
         identifier = queue_id.to_text(self._spool.home.next_id(now))
         client = Client(address="127.0.0.1", helo=self._hostname)
         message = Message(identifier, "", client, delivery.stream)
         message.smtputf8 = delivery.smtputf8
         message.recipients = [Recipient(delivery.sender, notify=frozenset({"NEVER"}))]
+        message.require_tls = delivery.require_tls
         message.content = bounce.report(
-            kind, delivery, results, hostname=self._hostname, identifier=identifier, now=now
+            kind,
+            delivery,
+            results,
+            hostname=self._hostname,
+            identifier=identifier,
+            now=now,
+            until=until,
         )
         copy = Copy(message)
         refusal = self._chain.seal(copy)
@@ -178,12 +210,15 @@ class Settler:
 
     def has_time(self, entry: Entry) -> bool:
         """Whether an entry may wait any longer: its lifetime is not over."""
-        return self._clock() < entry.envelope.received + self._retry.lifetime
+        return self._clock() < self._end(entry)
+
+    def _end(self, entry: Entry) -> float:
+        envelope = entry.envelope
+        return envelope.begins + self._retry_of(envelope.stream).lifetime
 
     def postpone(self, entry: Entry, seconds: float, reason: str) -> Settlement:
         """All of an entry again in some seconds; it does not count as an attempt."""
-        end = max(self._clock(), entry.envelope.received + self._retry.lifetime)
-        due = min(self._clock() + seconds, end)
+        due = min(self._clock() + seconds, max(self._clock(), self._end(entry)))
         return Settlement(entry, deferred=[(item, due, None, reason) for item in entry.items])
 
     def hold(self, entry: Entry, reason: str) -> Settlement:

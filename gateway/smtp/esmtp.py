@@ -1,22 +1,41 @@
-"""The parameters of MAIL and RCPT that we advertise: SIZE, 8BITMIME, SMTPUTF8 and DSN. Pure.
+"""The parameters of MAIL and RCPT that we advertise. Pure.
 
-ENVID and ORCPT stay in xtext, as they go out again.
+SIZE, 8BITMIME, SMTPUTF8, DSN, FUTURERELEASE, MT-PRIORITY and REQUIRETLS. ENVID and ORCPT stay in
+xtext, as they go out again.
 """
 
 from __future__ import annotations
 
-from gateway.mail.address import AddressSyntaxError, decode_xtext
-from gateway.mail.message import Message, Recipient
+import re
 
+from gateway.mail.address import AddressSyntaxError, decode_xtext, encode_xtext
+from gateway.mail.message import Message, Recipient
+from gateway.smtp.future_release import FutureReleaseError, after_interval, at_date_time
+
+_PRIORITY = re.compile(r"0|-?[1-9]")
+# What RFC 6533 3 has as QCHAR, and what is not ASCII.
+_NOT_PLAIN = re.compile(r"[^!-*,-<>-\[\]-~]")
 _NOTIFY = frozenset({"NEVER", "SUCCESS", "FAILURE", "DELAY"})
 
 
 def apply_mail_parameters(
-    message: Message, parameters: dict[str, str | None], max_size: int
+    message: Message,
+    parameters: dict[str, str | None],
+    *,
+    max_size: int,
+    now: float,
+    longest_hold: float,
 ) -> tuple[int, str | None]:
     """Notes on a message what its MAIL command said.
 
     Returns the declared size in octets (0: none) and the reply that refuses the command, if any.
+
+    Args:
+        message: what is noted on; its client says whether the connection is encrypted.
+        parameters: keywords in upper case, and values.
+        max_size: octets of the largest message.
+        now: seconds since the epoch.
+        longest_hold: how many seconds mail may be kept for later; 0.0: FUTURERELEASE is off.
     """
     size = 0
     for keyword, value in parameters.items():
@@ -44,6 +63,24 @@ def apply_mail_parameters(
         elif keyword == "AUTH":
             if value is None or not _is_xtext(value):
                 return size, "501 5.5.4 AUTH takes an address in xtext (RFC 4954)"
+        elif keyword == "MT-PRIORITY":
+            if value is None or not _PRIORITY.fullmatch(value):
+                return size, "501 5.5.4 MT-PRIORITY is a number from -9 to 9 (RFC 6710)"
+            message.priority = int(value)
+        elif keyword == "REQUIRETLS":
+            if value is not None:
+                return size, "501 5.5.4 REQUIRETLS takes no value (RFC 8689)"
+            if message.client.tls is None:
+                return size, "530 5.7.10 REQUIRETLS needs an encrypted connection (RFC 8689)"
+            message.require_tls = True
+        elif keyword in ("HOLDFOR", "HOLDUNTIL") and longest_hold:
+            if "HOLDFOR" in parameters and "HOLDUNTIL" in parameters:
+                return size, "501 5.5.4 HOLDFOR and HOLDUNTIL do not go together (RFC 4865)"
+            release = after_interval if keyword == "HOLDFOR" else at_date_time
+            try:
+                message.release = release(value, now, longest_hold)
+            except FutureReleaseError as error:
+                return size, f"501 5.5.4 {error}"
         else:
             return size, f"555 5.5.4 The parameter {keyword} is not supported"
     return size, None
@@ -65,6 +102,17 @@ def apply_rcpt_parameters(recipient: Recipient, parameters: dict[str, str | None
         else:
             return f"555 5.5.4 The parameter {keyword} is not supported"
     return None
+
+
+def original_recipient(address: str) -> str:
+    """An address as ORCPT carries it: in xtext (RFC 3461 4.2), or in that of RFC 6533 3."""
+    if address.isascii():
+        return f"rfc822;{encode_xtext(address)}"
+    return f"utf-8;{_NOT_PLAIN.sub(_embedded, address)}"
+
+
+def _embedded(match: re.Match[str]) -> str:
+    return f"\\x{{{ord(match[0]):X}}}"
 
 
 def _is_xtext(value: str) -> bool:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from gateway.configuration.config import Limits
 from gateway.events import Event
-from gateway.hooks.actions import Reject, Tempfail
-from gateway.hooks.chain import Chain, Copy
+from gateway.hooks.actions import Quarantine, Reject, Tempfail
+from gateway.hooks.chain import Chain, Copy, Filtered
 from gateway.hooks.condition import Streams
 from gateway.log import AcceptLog
 from gateway.log_line import AcceptRecord
@@ -21,6 +21,7 @@ from gateway.mail.address import AddressSyntaxError, domain_of, parse_path
 from gateway.mail.message import Message, Recipient
 from gateway.queue.dispatch import Dispatcher
 from gateway.smtp.content import flaw, received_field
+from gateway.smtp.future_release import FutureReleaseError, from_field
 from gateway.spool.shard_file import SpoolError
 from gateway.spool.spool import Spool
 
@@ -36,7 +37,7 @@ class Transaction:
 
     `stream` is the stream that MAIL was sorted into, `discard` and `hold` are the reasons that
     hooks gave before the content was known, `dropped` the recipients that are answered with yes
-    and get nothing.
+    and get nothing, `claimed` the gateway's own addresses by the plugin that takes their mail.
     """
 
     message: Message
@@ -44,11 +45,13 @@ class Transaction:
     discard: str | None = None
     hold: str | None = None
     dropped: list[tuple[Recipient, str]] = field(default_factory=list)
+    claimed: dict[str, list[Recipient]] = field(default_factory=dict)
 
     @property
     def recipients(self) -> int:
         """How many recipients the client believes to have."""
-        return len(self.message.recipients) + len(self.dropped)
+        count = len(self.message.recipients) + len(self.dropped)
+        return count + sum(map(len, self.claimed.values())) if self.claimed else count
 
 
 class Ingress:
@@ -58,6 +61,7 @@ class Ingress:
         hostname: our name in banner and trace fields.
         limits: sizes and counts.
         campaign_header: the field that names a message's campaign; None: none does.
+        release_header: the field that says when a message is to go out; None: none does.
         accept_log: writes the line for each message.
         clock: seconds since the epoch.
     """
@@ -74,9 +78,11 @@ class Ingress:
         dispatcher: Dispatcher,
         accept_log: AcceptLog,
         clock: Callable[[], float],
+        release_header: str | None = None,
     ) -> None:
         self.hostname = hostname
         self.limits = limits
+        self.release_header = release_header
         self.streams = streams
         self.chain = chain
         self.spool = spool
@@ -84,7 +90,9 @@ class Ingress:
         self._campaign_header = campaign_header
         self._dispatcher = dispatcher
         self._accept_log = accept_log
-        self._may_change = any(chain.steps[hook] for hook in ("mail", "rcpt", "message", "seal"))
+        self._may_change = any(
+            chain.steps[hook] for hook in ("mail", "claim", "rcpt", "message", "seal")
+        )
         self.connections = 0
         self.accepted = 0
 
@@ -100,17 +108,57 @@ class Ingress:
             log.info("%s: message refused: %s", client.address, problem)
             return f"550 5.6.0 {problem}"
         now = self.clock()
-        only = (
-            message.recipients[0]
-            if len(message.recipients) == transaction.recipients == 1
-            else None
-        )
-        trace = received_field(
-            client, self.hostname, message.id, only.address if only else None, now
-        )
+        trace = received_field(client, self.hostname, message.id, _only_recipient(transaction), now)
         message.receive(trace + content)
-        if len(message.headers.fields("Received")) > self.limits.hops:
+        if _is_looping(message, self.limits.hops):
             return f"554 5.4.6 More than {self.limits.hops} hops: a mail loop"
+        problem = self._note(transaction, now)
+        if problem is not None:
+            log.info("%s: message refused: %s", message.id, problem)
+            return f"550 5.6.0 {problem}"
+        claims = _claims(transaction) if transaction.claimed else []
+        body = message.body
+        filtered = await self.chain.message(message) if message.recipients else Filtered([])
+        if isinstance(filtered, Reject | Tempfail):
+            return self._refusal(message, filtered)
+        copies = filtered.copies
+        dropped = transaction.dropped + filtered.discarded
+        if transaction.discard is not None:
+            dropped += [
+                (recipient, transaction.discard)
+                for copy in (*copies, *claims)
+                for recipient in copy.message.recipients
+            ]
+            copies, claims = [], []
+        for copy in copies:
+            copy.held = copy.held or transaction.hold
+            problem = self._flaw_of_plugins(copy, body) if self._may_change else None
+            if problem is not None:
+                log.error("%s: plugins made a message that cannot go out: %s", message.id, problem)
+                return "451 4.3.0 The mail cannot be handled now, please try again later"
+        received: list[Copy] = []
+        # Last, when only the disk can refuse the rest: what a plugin has received stays with it.
+        for copy in claims:
+            answer = await self._receive(copy)
+            if answer is not None:
+                return self._refusal(message, answer)
+            (received if copy.held is None else copies).append(copy)
+        for copy in copies:
+            release(copy.message)
+        for recipient, _ in dropped:
+            recipient.message = None
+        error = await self._commit(message, copies, received, dropped, now)
+        if error is not None:
+            log.error("%s: not accepted: %s", message.id, error)
+            return storage_reply(error)
+        self.accepted += 1
+        if received and not copies:
+            return "250 2.0.0 Ok"
+        return f"250 2.0.0 Ok: queued as {message.id}"
+
+    def _note(self, transaction: Transaction, now: float) -> str | None:
+        """Notes what the header says: stream, campaign, release. Returns what is wrong in it."""
+        message = transaction.message
         if message.stream == transaction.stream:
             # No hook has chosen another one; an earlier stream may ask for a header.
             message.stream = self.streams.classify(message, headers_known=True)
@@ -118,34 +166,32 @@ class Ingress:
             campaign = message.headers.get(self._campaign_header)
             if campaign:
                 message.notes["campaign"] = _on_one_line(campaign)[:LONGEST_CAMPAIGN]
-        body = message.body
-        filtered = await self.chain.message(message)
-        if isinstance(filtered, Reject | Tempfail):
-            log.info("%s: message refused: %s %s", message.id, filtered.code, filtered.text)
-            return f"{filtered.code} {filtered.status} {filtered.text}"
-        copies = filtered.copies
-        dropped = transaction.dropped + filtered.discarded
-        if transaction.discard is not None:
-            dropped += [
-                (r, transaction.discard) for copy in copies for r in copy.message.recipients
-            ]
-            copies = []
-        for copy in copies:
-            copy.held = copy.held or transaction.hold
-            problem = self._flaw_of_plugins(copy, body) if self._may_change else None
-            if problem is not None:
-                log.error("%s: plugins made a message that cannot go out: %s", message.id, problem)
-                return "451 4.3.0 The mail cannot be handled now, please try again later"
-        for copy in copies:
-            release(copy.message)
-        for recipient, _ in dropped:
-            recipient.message = None
-        error = await self._commit(message, copies, dropped, now)
-        if error is not None:
-            log.error("%s: not accepted: %s", message.id, error)
-            return storage_reply(error)
-        self.accepted += 1
-        return f"250 2.0.0 Ok: queued as {message.id}"
+        name = self.release_header
+        if name is None or name not in message.headers or not message.recipients:
+            return None
+        times = message.headers.get_all(name)
+        if len(times) > 1:
+            return f"{name}: the field comes {len(times)} times"
+        try:
+            asked = from_field(times[0], now, self.limits.hold or 0.0)
+        except FutureReleaseError as error:
+            return f"{name}: {error}"
+        message.release = max(message.release, asked)
+        return None
+
+    async def _receive(self, copy: Copy) -> Reject | Tempfail | None:
+        """Gives a message to the plugin that claimed it; holds it if a person has to look at it."""
+        if copy.held is not None:
+            return None
+        answer = await self.chain.receive(copy.claimed_by, copy.message.copy())
+        if isinstance(answer, Quarantine):
+            copy.held = answer.reason
+            return None
+        return answer
+
+    def _refusal(self, message: Message, answer: Reject | Tempfail) -> str:
+        log.info("%s: message refused: %s %s", message.id, answer.code, answer.text)
+        return f"{answer.code} {answer.status} {answer.text}"
 
     def _flaw_of_plugins(self, copy: Copy, body: bytes) -> str | None:
         """What plugins did that cannot go out; `body` is what came, and was checked then."""
@@ -162,6 +208,7 @@ class Ingress:
         self,
         message: Message,
         copies: list[Copy],
+        received: list[Copy],
         dropped: list[tuple[Recipient, str]],
         now: float,
     ) -> SpoolError | None:
@@ -171,7 +218,15 @@ class Ingress:
         def done(error: SpoolError | None) -> None:
             if error is None:
                 if self._accept_log.enabled:
-                    self._accept_log.write(_record(message, copies))
+                    self._accept_log.write(_record(message, [*copies, *received]))
+                for copy in received:
+                    for recipient in copy.message.recipients:
+                        log.info(
+                            "%s: to=<%s>, received by plugin %s",
+                            message.id,
+                            recipient.address,
+                            copy.claimed_by,
+                        )
                 for recipient, reason in dropped:
                     log.info(
                         "%s: to=<%s>, status=discarded (%s)", message.id, recipient.address, reason
@@ -196,6 +251,31 @@ class Ingress:
         ]
         self._dispatcher.accept(copies, now, events, done)
         return await waiter
+
+
+def _claims(transaction: Transaction) -> list[Copy]:
+    """A copy of the message, as it is before any hook, for each plugin that claimed recipients."""
+    return [
+        Copy(transaction.message.copy(recipients), transaction.hold, claimed_by=plugin)
+        for plugin, recipients in transaction.claimed.items()
+    ]
+
+
+def _is_looping(message: Message, hops: int) -> bool:
+    """Whether a message has passed more servers than that."""
+    headers = message.headers
+    # Lines are quick to count, and a field takes one at least.
+    return headers.raw.count(b"\n") > hops and len(headers.fields("Received")) > hops
+
+
+def _only_recipient(transaction: Transaction) -> str | None:
+    """The recipient's address, if there is one and no other."""
+    if transaction.recipients > 1:
+        return None
+    for recipients in (transaction.message.recipients, *transaction.claimed.values()):
+        if recipients:
+            return recipients[0].address
+    return None
 
 
 def _on_one_line(text: str) -> str:

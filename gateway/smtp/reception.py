@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import ClassVar
 
 from gateway.hooks.actions import Discard, Quarantine, Reject, Tempfail
@@ -58,9 +59,17 @@ class Reception(Session):
             self.wrong(f"501 5.1.7 {error}")
             return
         ingress = self.ingress
-        number = ingress.spool.home.next_id(ingress.clock())
-        message = Message(queue_id.to_text(number), sender, client)
-        size, refusal = apply_mail_parameters(message, parameters, self.limits.message_size)
+        now = ingress.clock()
+        message = Message(queue_id.to_text(ingress.spool.home.next_id(now)), sender, client)
+        size, refusal = apply_mail_parameters(
+            message,
+            parameters,
+            max_size=self.limits.message_size,
+            now=now,
+            longest_hold=self.limits.hold or 0.0,
+        )
+        if refusal is None and message.release and not self.listener.may_relay(client):
+            refusal = self._not_allowed("554 5.7.1 Mail is kept for later for those who may relay")
         if refusal is None and not sender.isascii() and not message.smtputf8:
             refusal = "553 5.6.7 This address needs SMTPUTF8 (RFC 6531)"
         if refusal is not None:
@@ -107,31 +116,45 @@ class Reception(Session):
             return
         if refusal is not None:
             self.wrong(refusal)
-        elif not self.listener.may_relay(self.client):
-            if self.may_log_in():
-                self.wrong("530 5.7.0 Authentication is required")
-            else:
+            return
+        chain = self.ingress.chain
+        plugin = chain.claim(recipient) if chain.steps["claim"] and address else None
+        if isinstance(plugin, Reject | Tempfail):
+            # Who guesses at addresses of ours does not get far.
+            say = self.wrong if isinstance(plugin, Reject) else self.say
+            self._refuse_recipient(recipient, plugin, say)
+        elif plugin is None and not self.listener.may_relay(self.client):
+            if not self.may_log_in():
                 log.warning("%s: relaying to <%s> denied", self.client.address, address)
-                self.wrong("550 5.7.1 Relaying is not allowed for you")
-        elif not domain_of(address):
+            self.wrong(self._not_allowed("550 5.7.1 Relaying is not allowed for you"))
+        elif plugin is None and not domain_of(address):
             self.wrong("550 5.1.3 The address needs a domain")
         elif not address.isascii() and not message.smtputf8:
             self.wrong("553 5.6.7 This address needs SMTPUTF8 (RFC 6531)")
         elif transaction.recipients >= self.limits.recipients:
             self.say("452 4.5.3 Too many recipients for one message")
-        else:
+        elif plugin is None:
             await self._take_recipient(transaction, recipient)
+        else:
+            transaction.claimed.setdefault(plugin, []).append(recipient)
+            self.say("250 2.1.5 Ok")
+
+    def _not_allowed(self, reply: str) -> str:
+        """The reply to a client that may not relay: first of all it should log in."""
+        return "530 5.7.0 Authentication is required" if self.may_log_in() else reply
+
+    def _refuse_recipient(
+        self, recipient: Recipient, answer: Reject | Tempfail, say: Callable[[str], None]
+    ) -> None:
+        log.info(
+            "%s: RCPT to <%s> refused: %s", self.client.address, recipient.address, answer.text
+        )
+        say(f"{answer.code} {answer.status} {answer.text}")
 
     async def _take_recipient(self, transaction: Transaction, recipient: Recipient) -> None:
         answer = await self.ingress.chain.rcpt(recipient)
         if isinstance(answer, Reject | Tempfail):
-            log.info(
-                "%s: RCPT to <%s> refused: %s",
-                self.client.address,
-                recipient.address,
-                answer.text,
-            )
-            self.say(f"{answer.code} {answer.status} {answer.text}")
+            self._refuse_recipient(recipient, answer, self.say)
             return
         if isinstance(answer, Discard):
             recipient.message = None

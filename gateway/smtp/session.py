@@ -20,6 +20,7 @@ from aiosmtpd.smtp import SMTP
 from gateway.hooks.actions import Reject, Tempfail
 from gateway.hooks.plugin import Login
 from gateway.mail.message import Client
+from gateway.smtp.future_release import advertisement
 from gateway.smtp.ingress import Transaction
 from gateway.smtp.line_reader import LineReader
 from gateway.smtp.listener import Listener
@@ -244,11 +245,13 @@ class Session(SMTP):
     def _extensions(self) -> Iterator[str]:
         yield "PIPELINING"
         yield f"SIZE {self.limits.message_size}"
-        yield "8BITMIME"
-        yield "SMTPUTF8"
-        yield "DSN"
-        yield "ENHANCEDSTATUSCODES"
-        if self.listener.tls is not None and self.client.tls is None:
+        yield from ("8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "MT-PRIORITY")
+        # Who has logged in need not say EHLO again, and has to know before.
+        if self.limits.hold and (self.listener.may_relay(self.client) or self.may_log_in()):
+            yield advertisement(self.ingress.clock(), self.limits.hold)
+        if self.client.tls is not None:
+            yield "REQUIRETLS"
+        elif self.listener.tls is not None:
             yield "STARTTLS"
         if self.may_log_in():
             yield "AUTH PLAIN LOGIN"

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Envelope:
-    """What is known of one copy of a message besides its bytes and recipients."""
+    """What is known of one copy of a message besides its bytes and recipients.
+
+    `seal` is how many octets `seal` hooks have put on top; the others are as in `Message`.
+    """
 
     id: int
     copy: int
@@ -29,6 +32,15 @@ class Envelope:
     smtputf8: bool = False
     ret: str | None = None
     envid: str | None = None
+    require_tls: bool = False
+    mt_priority: int | None = None
+    release: float = 0.0
+    seal: int = 0
+
+    @property
+    def begins(self) -> float:
+        """When the message's lifetime began: its arrival, or the time that it was held until."""
+        return max(self.received, self.release)
 
     @property
     def queue_id(self) -> str:
@@ -49,17 +61,26 @@ class Envelope:
             "smtputf8": self.smtputf8,
             "ret": self.ret,
             "envid": self.envid,
+            "require_tls": self.require_tls,
+            "mt_priority": None if self.mt_priority is None else str(self.mt_priority),
+            "release": self.release,
+            "seal": self.seal,
         }
         return json.dumps({name: value for name, value in data.items() if value})
 
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One recipient in the queue."""
+    """One recipient in the queue.
+
+    `warned` tells that the sender knows of the delay; `via` holds the hops that a person chose.
+    """
 
     number: int
     recipient: Recipient
     attempts: int = 0
+    warned: bool = False
+    via: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -94,36 +115,45 @@ class Settlement:
     done: list[Item] = field(default_factory=list)
     deferred: list[tuple[Item, float | None, str | None, str]] = field(default_factory=list)
     """Item, due, held, reply."""
+    warned: list[Item] = field(default_factory=list)
+    """Recipients of whose delay the sender is told now."""
     events: list[Event] = field(default_factory=list)
     reports: list[Placed] = field(default_factory=list)
 
 
-def parameters_of(recipient: Recipient) -> str | None:
-    """What RCPT and plugins said of a recipient, as JSON; None if they said nothing."""
-    if recipient.notify is None and recipient.orcpt is None and not recipient.notes:
-        return None
-    return json.dumps(
-        {
-            "notify": None if recipient.notify is None else sorted(recipient.notify),
-            "orcpt": recipient.orcpt,
-            "notes": recipient.notes,
-        },
-        ensure_ascii=False,
-    )
+def parameters_of(item: Item) -> str | None:
+    """What RCPT, plugins and people said of a recipient, as JSON; None if they said nothing."""
+    recipient = item.recipient
+    data: dict[str, Any] = {}
+    if recipient.notify is not None:
+        data["notify"] = sorted(recipient.notify)
+    if recipient.orcpt is not None:
+        data["orcpt"] = recipient.orcpt
+    if recipient.notes:
+        data["notes"] = recipient.notes
+    if recipient.return_path is not None:
+        data["return_path"] = recipient.return_path
+    if item.warned:
+        data["warned"] = True
+    if item.via:
+        data["via"] = item.via
+    return json.dumps(data, ensure_ascii=False) if data else None
 
 
-def recipient_of(address: str, parameters: str | None) -> Recipient:
+def item_of(number: int, address: str, parameters: str | None, attempts: int) -> Item:
     """The recipient that the columns of `deliveries` hold."""
     if parameters is None:
-        return Recipient(address)
+        return Item(number, Recipient(address), attempts)
     data = json.loads(parameters)
-    notify = data["notify"]
-    return Recipient(
+    notify = data.get("notify")
+    recipient = Recipient(
         address,
         notify=None if notify is None else frozenset(notify),
-        orcpt=data["orcpt"],
-        notes=data["notes"],
+        orcpt=data.get("orcpt"),
+        notes=data.get("notes", {}),
+        return_path=data.get("return_path"),
     )
+    return Item(number, recipient, attempts, data.get("warned", False), tuple(data.get("via", ())))
 
 
 def envelope_of(
@@ -150,4 +180,8 @@ def envelope_of(
         smtputf8=data.get("smtputf8", False),
         ret=data.get("ret"),
         envid=data.get("envid"),
+        require_tls=data.get("require_tls", False),
+        mt_priority=int(data["mt_priority"]) if "mt_priority" in data else None,
+        release=data.get("release", 0.0),
+        seal=data.get("seal", 0),
     )

@@ -21,12 +21,11 @@ from gateway.spool.group_commit import Done, GroupCommit
 from gateway.spool.queue_entry import (
     Entry,
     Envelope,
-    Item,
     Placed,
     Settlement,
     envelope_of,
+    item_of,
     parameters_of,
-    recipient_of,
 )
 from gateway.spool.shard_file import (
     SpoolError,
@@ -45,6 +44,7 @@ _DELETE_COPY = (
     " (SELECT 1 FROM deliveries WHERE id=? AND copy=?)"
 )
 _DEFER = "UPDATE deliveries SET due=?, held=?, attempts=?, reply=? WHERE id=? AND number=?"
+_WARN = "UPDATE deliveries SET parameters=? WHERE id=? AND number=?"
 _DELETE_COPIES = "DELETE FROM messages WHERE copy IN (SELECT copy FROM deliveries WHERE id=?)"
 _INSERT_EVENT = "INSERT INTO events VALUES (?,?)"
 
@@ -153,7 +153,7 @@ class Shard(GroupCommit):
                         entry.lane,
                         entry.priority,
                         row.recipient.address,
-                        parameters_of(row.recipient),
+                        parameters_of(row),
                         item.due,
                         item.held,
                     ),
@@ -172,6 +172,8 @@ class Shard(GroupCommit):
             db.execute(_DELETE_DELIVERY, (envelope.id, item.number))
         for item, due, held, reply in settlement.deferred:
             db.execute(_DEFER, (due, held, item.attempts, reply, envelope.id, item.number))
+        for item in settlement.warned:
+            db.execute(_WARN, (parameters_of(item), envelope.id, item.number))
         if settlement.done:
             db.execute(_DELETE_COPY, (envelope.copy, envelope.id, envelope.copy))
         for report in settlement.reports:
@@ -230,7 +232,7 @@ class Shard(GroupCommit):
             if count == limit:
                 break
             try:
-                item = Item(number, recipient_of(recipient, parameters), attempts)
+                item = item_of(number, recipient, parameters, attempts)
                 entry = entries.get(copy)
                 if entry is None:
                     entry = Entry(self, self._envelope(copy), lane, priority, [])

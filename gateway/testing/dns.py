@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from types import TracebackType
 from typing import Self, cast
@@ -51,15 +51,24 @@ class FakeDns:
     Args:
         zones: name to records, or to the failure that every question about it meets.
         ttl: of all records, in seconds.
+        signed: the zones whose answers are authenticated (DNSSEC): the AD bit says so to who asks
+            for it, if all names of an answer are in them. The root zone is `.`.
 
     Attributes:
         address: `127.0.0.1:port`, once it runs.
         queries: how often each (name, type) was asked, over UDP and TCP together.
     """
 
-    def __init__(self, zones: Mapping[str, Records | Failure], *, ttl: int = 60) -> None:
+    def __init__(
+        self,
+        zones: Mapping[str, Records | Failure],
+        *,
+        ttl: int = 60,
+        signed: Collection[str] = (),
+    ) -> None:
         self.zones = dict(zones)
         self.ttl = ttl
+        self.signed = set(signed)
         self.queries: Counter[tuple[str, str]] = Counter()
         self.address = ""
         self._udp: asyncio.DatagramTransport | None = None
@@ -115,6 +124,8 @@ class FakeDns:
         self.queries[name, kind] += 1
         response = dns.message.make_response(question, recursion_available=True)
         failure = self._fill(response, name, kind)
+        if _wants_to_know(question) and self._is_signed(response):
+            response.flags |= dns.flags.AD
         if failure is Failure.SILENCE:
             return None
         if failure is Failure.NONSENSE:
@@ -160,6 +171,11 @@ class FakeDns:
             return records
         return None
 
+    def _is_signed(self, response: dns.message.Message) -> bool:
+        names = [rrset.name for rrset in (*response.answer, *response.authority)]
+        zones = [dns.name.from_text(zone) for zone in self.signed]
+        return bool(names) and all(any(n.is_subdomain(zone) for zone in zones) for n in names)
+
     def _rrset(self, name: str, kind: str, records: list[str]) -> dns.rrset.RRset:
         absolute = dns.name.from_text(name)
         return dns.rrset.from_text_list(absolute, self.ttl, "IN", kind, records)
@@ -184,6 +200,11 @@ class FakeDns:
                     await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client has what it wanted
+
+
+def _wants_to_know(question: dns.message.Message) -> bool:
+    """Whether a client asks if the answer is authenticated (RFC 6840 5.7)."""
+    return bool(question.flags & dns.flags.AD or question.ednsflags & dns.flags.DO)
 
 
 class _Udp(asyncio.DatagramProtocol):

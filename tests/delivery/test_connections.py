@@ -6,8 +6,8 @@ import asyncio
 import os
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,78 +16,28 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.attempt import Delivery, Disposition, Hop, Outcome, Route, Source, Times
+from gateway.attempt import Disposition, Hop, Outcome, Route, Source, Times
 from gateway.delivery.connection import BLOCK, Timeouts
 from gateway.delivery.connections import Connections
-from gateway.mail.message import Client, Recipient
+from gateway.mail.message import Recipient
 from gateway.resolver import Resolver
 from gateway.testing import Drop, Failure, FakeDns, Hang, NextHop, Raw, Trickle, Wait
+from tests.delivery.sending import (
+    CONTENT,
+    NOWHERE,
+    SOURCE,
+    delivering,
+    lines,
+    make_delivery,
+    make_route,
+    send,
+    send_one,
+)
 
 DELIVERED, DEFERRED, FAILED = Disposition.DELIVERED, Disposition.DEFERRED, Disposition.FAILED
-NOWHERE = "127.0.0.1:1"
-SOURCE = Source(None, "gw.example.com")
-CONTENT = b"From: a@example.com\r\nSubject: x\r\n\r\nHello\r\n"
 NO_PIPELINING = ("SIZE 1000000", "8BITMIME", "SMTPUTF8", "DSN")
 JUNK = Raw(b"\xff\xfe what?\r\n")
 ENDLESS = Raw(b"250-and on\r\n" * 20000)
-
-
-@asynccontextmanager
-async def _connections(
-    timeouts: Timeouts | None = None, resolver: Resolver | None = None, **options: Any
-) -> AsyncIterator[Connections]:
-    resolver = resolver or Resolver([NOWHERE], timeout=1.0)
-    connections = Connections(resolver, timeouts or Timeouts(), **options)
-    try:
-        yield connections
-    finally:
-        await connections.close(5.0)
-        await resolver.close()
-
-
-def _delivery(*recipients: str | Recipient, **options: Any) -> Delivery:
-    values: dict[str, Any] = {
-        "message_id": "1",
-        "sender": "a@example.com",
-        "client": Client("127.0.0.1"),
-        "stream": "default",
-        "received": 0.0,
-        "attempts": 0,
-        "content": CONTENT,
-    }
-    to = [Recipient(r) if isinstance(r, str) else r for r in recipients or ("b@example.net",)]
-    return Delivery(recipients=to, **(values | options))
-
-
-def _route(*hops: NextHop | str, site: str = "site") -> Route:
-    addresses = (hop if isinstance(hop, str) else hop.address for hop in hops)
-    return Route(tuple(map(Hop.parse, addresses)), site)
-
-
-async def _send(
-    connections: Connections,
-    route: NextHop | Route,
-    delivery: Delivery | None = None,
-    source: Source = SOURCE,
-) -> list[Outcome]:
-    route = _route(route) if isinstance(route, NextHop) else route
-    delivery = delivery or _delivery()
-    async with asyncio.timeout(30):
-        outcomes = await connections.deliver(delivery, route, source, Times())
-    assert len(outcomes) == len(delivery.recipients)
-    return outcomes
-
-
-async def _send_one(
-    hop: NextHop | Route, delivery: Delivery | None = None, timeouts: Timeouts | None = None
-) -> Outcome:
-    async with _connections(timeouts) as connections:
-        (outcome,) = await _send(connections, hop, delivery)
-    return outcome
-
-
-def _lines(hop: NextHop, connection: int = 1) -> list[str]:
-    return [command.line for command in hop.commands if command.connection == connection]
 
 
 @contextmanager
@@ -102,10 +52,10 @@ def _refusing_port() -> Iterator[str]:
 
 
 async def test_a_message_arrives_as_it_came() -> None:
-    async with NextHop() as hop, _connections() as connections:
+    async with NextHop() as hop, delivering() as connections:
         times = Times(active=1.0)
-        delivery = _delivery()
-        (outcome,) = await connections.deliver(delivery, _route(hop), SOURCE, times)
+        delivery = make_delivery()
+        (outcome,) = await connections.deliver(delivery, make_route(hop), SOURCE, times)
         (message,) = hop.messages
         await connections.close(5.0)
         await hop.wait_closed()
@@ -118,7 +68,7 @@ async def test_a_message_arrives_as_it_came() -> None:
     assert message.parameters == (f"SIZE={len(CONTENT)}",)
     assert message.recipients == (("b@example.net", ()),)
     assert message.pipelined
-    assert _lines(hop) == [
+    assert lines(hop) == [
         "EHLO gw.example.com",
         f"MAIL FROM:<a@example.com> SIZE={len(CONTENT)}",
         "RCPT TO:<b@example.net>",
@@ -129,8 +79,8 @@ async def test_a_message_arrives_as_it_came() -> None:
 
 
 async def test_without_pipelining_each_command_waits_for_its_reply() -> None:
-    async with NextHop(extensions=NO_PIPELINING) as hop, _connections() as connections:
-        outcomes = await _send(connections, hop, _delivery("b@example.net", "c@example.net"))
+    async with NextHop(extensions=NO_PIPELINING) as hop, delivering() as connections:
+        outcomes = await send(connections, hop, make_delivery("b@example.net", "c@example.net"))
         assert [outcome.disposition for outcome in outcomes] == [DELIVERED, DELIVERED]
         (message,) = hop.messages
     assert not message.pipelined
@@ -141,12 +91,12 @@ async def test_without_pipelining_each_command_waits_for_its_reply() -> None:
 @pytest.mark.parametrize("code", ["500", "502", "550"])
 async def test_a_server_without_ehlo_gets_helo(code: str) -> None:
     async with NextHop(ehlo=f"{code} what?") as hop:
-        outcome = await _send_one(hop, _delivery(content=CONTENT + b"\xe9\r\n", ret="HDRS"))
+        outcome = await send_one(hop, make_delivery(content=CONTENT + b"\xe9\r\n", ret="HDRS"))
         (message,) = hop.messages
     assert (outcome.disposition, outcome.relayed_dsn) == (DELIVERED, False)
     assert message.parameters == ()
     assert not message.pipelined
-    assert _lines(hop)[:2] == ["EHLO gw.example.com", "HELO gw.example.com"]
+    assert lines(hop)[:2] == ["EHLO gw.example.com", "HELO gw.example.com"]
 
 
 async def test_parameters_that_the_server_offers() -> None:
@@ -156,9 +106,9 @@ async def test_parameters_that_the_server_offers() -> None:
         Recipient("c@example.net", notify=frozenset({"NEVER"})),
         Recipient("d@example.net"),
     )
-    delivery = _delivery(*recipients, content=content, smtputf8=True, ret="HDRS", envid="Q+2B1")
-    async with NextHop() as hop, _connections() as connections:
-        await _send(connections, hop, delivery)
+    delivery = make_delivery(*recipients, content=content, smtputf8=True, ret="HDRS", envid="Q+2B1")
+    async with NextHop() as hop, delivering() as connections:
+        await send(connections, hop, delivery)
         (message,) = hop.messages
     assert message.parameters == (
         f"SIZE={len(content)}",
@@ -177,9 +127,9 @@ async def test_parameters_that_the_server_offers() -> None:
 
 async def test_parameters_that_the_server_does_not_offer_stay_away() -> None:
     recipient = Recipient("b@example.net", notify=frozenset({"NEVER"}), orcpt="rfc822;b@x")
-    delivery = _delivery(recipient, content=CONTENT + b"\xe9\r\n", ret="FULL", envid="x")
+    delivery = make_delivery(recipient, content=CONTENT + b"\xe9\r\n", ret="FULL", envid="x")
     async with NextHop(extensions=("PIPELINING",)) as hop:
-        outcome = await _send_one(hop, delivery)
+        outcome = await send_one(hop, delivery)
         (message,) = hop.messages
     assert (message.parameters, message.recipients) == ((), (("b@example.net", ()),))
     # Bytes are sacred: they go as they are.
@@ -190,7 +140,7 @@ async def test_parameters_that_the_server_does_not_offer_stay_away() -> None:
 async def test_parameter_values_that_would_break_the_command_stay_away() -> None:
     recipient = Recipient("b@example.net", orcpt="rfc822;b\r\nRSET")
     async with NextHop() as hop:
-        await _send_one(hop, _delivery(recipient, envid="x y", ret="FULL"))
+        await send_one(hop, make_delivery(recipient, envid="x y", ret="FULL"))
         (message,) = hop.messages
     assert message.parameters == (f"SIZE={len(CONTENT)}", "RET=FULL")
     assert message.recipients == (("b@example.net", ()),)
@@ -198,7 +148,7 @@ async def test_parameter_values_that_would_break_the_command_stay_away() -> None
 
 async def test_the_null_sender() -> None:
     async with NextHop() as hop:
-        assert (await _send_one(hop, _delivery(sender=""))).disposition is DELIVERED
+        assert (await send_one(hop, make_delivery(sender=""))).disposition is DELIVERED
         assert hop.messages[0].sender == ""
 
 
@@ -216,16 +166,16 @@ def test_any_lines_arrive_as_they_were(lines: list[bytes], ended: bool, pipelini
     # A message without its last line end gets one: SMTP has no other way.
     expected = content if not content or content.endswith(b"\r\n") else content + b"\r\n"
 
-    async def send() -> None:
+    async def deliver() -> None:
         extensions = ("PIPELINING",) if pipelining else ()
-        async with NextHop(extensions=extensions) as hop, _connections() as connections:
+        async with NextHop(extensions=extensions) as hop, delivering() as connections:
             for _ in range(2):
-                (outcome,) = await _send(connections, hop, _delivery(content=content))
+                (outcome,) = await send(connections, hop, make_delivery(content=content))
                 assert outcome.disposition is DELIVERED
             assert [message.content for message in hop.messages] == [expected] * 2
             assert hop.connections == 1
 
-    asyncio.run(send())
+    asyncio.run(deliver())
 
 
 async def test_a_large_message_goes_in_blocks() -> None:
@@ -233,9 +183,9 @@ async def test_a_large_message_goes_in_blocks() -> None:
         b".%d %s\r\n" % (number, b"x" * (number % 900)) for number in range(20_000)
     )
     assert len(content) > 20 * BLOCK
-    async with NextHop() as hop, _connections() as connections:
+    async with NextHop() as hop, delivering() as connections:
         for _ in range(2):
-            (outcome,) = await _send(connections, hop, _delivery(content=content))
+            (outcome,) = await send(connections, hop, make_delivery(content=content))
             assert outcome.disposition is DELIVERED
         assert all(message.content == content for message in hop.messages)
         assert hop.connections == 1
@@ -248,9 +198,9 @@ async def test_real_messages_arrive_as_they_were(mail_corpus: Path) -> None:
         if path.is_file() and path.name != "README.md"
     ]
     assert originals
-    async with NextHop() as hop, _connections() as connections:
+    async with NextHop() as hop, delivering() as connections:
         for original in originals:
-            (outcome,) = await _send(connections, hop, _delivery(content=original))
+            (outcome,) = await send(connections, hop, make_delivery(content=original))
             assert outcome.disposition is DELIVERED
         for original, message in zip(originals, hop.messages, strict=True):
             assert message.content in (original, original + b"\r\n")
@@ -261,9 +211,9 @@ async def test_real_messages_arrive_as_they_were(mail_corpus: Path) -> None:
 
 
 async def test_an_address_outside_ascii() -> None:
-    delivery = _delivery("用户@例え.example", "b@example.net", sender="ä@example.com")
-    async with NextHop() as hop, _connections() as connections:
-        await _send(connections, hop, delivery)
+    delivery = make_delivery("用户@例え.example", "b@example.net", sender="ä@example.com")
+    async with NextHop() as hop, delivering() as connections:
+        await send(connections, hop, delivery)
         (message,) = hop.messages
     assert message.sender == "ä@example.com"
     assert "SMTPUTF8" in message.parameters
@@ -272,7 +222,7 @@ async def test_an_address_outside_ascii() -> None:
 
 async def test_smtputf8_is_not_asked_for_without_need() -> None:
     async with NextHop() as hop:
-        await _send_one(hop, _delivery(content=CONTENT + b"\xe9\r\n", smtputf8=True))
+        await send_one(hop, make_delivery(content=CONTENT + b"\xe9\r\n", smtputf8=True))
         assert "SMTPUTF8" not in hop.messages[0].parameters
 
 
@@ -287,18 +237,19 @@ async def test_smtputf8_is_not_asked_for_without_need() -> None:
 async def test_a_server_without_smtputf8_gets_nothing_that_needs_it(
     options: dict[str, Any],
 ) -> None:
-    async with NextHop(extensions=NO_PIPELINING[:2]) as hop, _connections() as connections:
-        outcomes = await _send(connections, hop, _delivery("b@example.net", "c@x.net", **options))
+    async with NextHop(extensions=NO_PIPELINING[:2]) as hop, delivering() as connections:
+        delivery = make_delivery("b@example.net", "c@x.net", **options)
+        outcomes = await send(connections, hop, delivery)
         assert {(o.disposition, o.code, o.status) for o in outcomes} == {(FAILED, 0, "5.6.7")}
         # The connection is as good as before.
-        (outcome,) = await _send(connections, hop)
+        (outcome,) = await send(connections, hop)
         assert (outcome.disposition, hop.connections) == (DELIVERED, 1)
 
 
 async def test_only_the_recipient_that_needs_smtputf8_fails_without_it() -> None:
-    delivery = _delivery("用户@example.net", "b@例え.example", "c@example.net")
-    async with NextHop(extensions=("PIPELINING",)) as hop, _connections() as connections:
-        outcomes = await _send(connections, hop, delivery)
+    delivery = make_delivery("用户@example.net", "b@例え.example", "c@example.net")
+    async with NextHop(extensions=("PIPELINING",)) as hop, delivering() as connections:
+        outcomes = await send(connections, hop, delivery)
         (message,) = hop.messages
     assert [o.status for o in outcomes] == ["5.6.7", "2.0.0", "2.0.0"]
     # A domain alone can be said in A-labels.
@@ -311,7 +262,7 @@ async def test_only_the_recipient_that_needs_smtputf8_fails_without_it() -> None
 async def test_eight_bit_headers_of_old_go_as_they_are() -> None:
     content = b"Subject: \xe4\r\n\r\nx\r\n"
     async with NextHop(extensions=()) as hop:
-        assert (await _send_one(hop, _delivery(content=content))).disposition is DELIVERED
+        assert (await send_one(hop, make_delivery(content=content))).disposition is DELIVERED
         assert hop.messages[0].content == content
 
 
@@ -321,7 +272,7 @@ async def test_eight_bit_headers_of_old_go_as_they_are() -> None:
 @pytest.mark.parametrize("bad", [b"a\nb\r\n", b"a\rb\r\n", b"a\r\r\n", b"\n.\n", b"x\r", b"a\n\r"])
 async def test_a_bare_line_end_is_never_sent(bad: bytes) -> None:
     async with NextHop() as hop:
-        outcome = await _send_one(hop, _delivery(content=CONTENT + bad))
+        outcome = await send_one(hop, make_delivery(content=CONTENT + bad))
         assert (outcome.disposition, outcome.status, outcome.relay) == (FAILED, "5.6.0", "none")
         assert "bare CR or LF" in outcome.text
         assert hop.connections == 0
@@ -336,10 +287,10 @@ async def test_an_address_that_would_break_the_command_is_never_sent(
     address: str, smtputf8: bool
 ) -> None:
     extensions = ("PIPELINING", "SMTPUTF8") if smtputf8 else ()
-    async with NextHop(extensions=extensions) as hop, _connections() as connections:
-        (outcome,) = await _send(connections, hop, _delivery(sender=address))
+    async with NextHop(extensions=extensions) as hop, delivering() as connections:
+        (outcome,) = await send(connections, hop, make_delivery(sender=address))
         assert (outcome.disposition, outcome.status) == (FAILED, "5.1.7")
-        outcomes = await _send(connections, hop, _delivery(address, "b@example.net"))
+        outcomes = await send(connections, hop, make_delivery(address, "b@example.net"))
         assert [(o.disposition, o.status) for o in outcomes] == [
             (FAILED, "5.1.3"),
             (DELIVERED, "2.0.0"),
@@ -352,8 +303,8 @@ async def test_an_address_that_would_break_the_command_is_never_sent(
 )
 async def test_odd_addresses_that_exist_are_sent(address: str) -> None:
     async with NextHop() as hop:
-        assert (await _send_one(hop, _delivery(address))).disposition is DELIVERED
-        assert f"RCPT TO:<{address}>" in _lines(hop)
+        assert (await send_one(hop, make_delivery(address))).disposition is DELIVERED
+        assert f"RCPT TO:<{address}>" in lines(hop)
 
 
 # Replies.
@@ -362,9 +313,9 @@ async def test_odd_addresses_that_exist_are_sent(address: str) -> None:
 @pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
 async def test_each_recipient_has_its_own_outcome(extensions: tuple[str, ...]) -> None:
     rcpt = {"bad@*": "550 5.1.1 Unknown", "full@*": "452-4.2.2 Mailbox\n4.2.2 full"}
-    delivery = _delivery("bad@x.net", "b@x.net", "full@x.net", "c@x.net")
-    async with NextHop(extensions=extensions, rcpt=rcpt) as hop, _connections() as connections:
-        outcomes = await _send(connections, hop, delivery)
+    delivery = make_delivery("bad@x.net", "b@x.net", "full@x.net", "c@x.net")
+    async with NextHop(extensions=extensions, rcpt=rcpt) as hop, delivering() as connections:
+        outcomes = await send(connections, hop, delivery)
         (message,) = hop.messages
     assert [(o.disposition, o.code, o.status, o.stage) for o in outcomes] == [
         (FAILED, 550, "5.1.1", "rcpt"),
@@ -395,9 +346,9 @@ async def test_too_many_recipients_for_one_transaction(
     later: tuple[Disposition, str],
 ) -> None:
     script: dict[str, Any] = {"extensions": extensions, "rcpt": {"x@*": reply}}
-    async with NextHop(**script) as hop, _connections() as connections:
-        before, _, after = await _send(
-            connections, hop, _delivery("x@one.net", "taken@one.net", "x@two.net")
+    async with NextHop(**script) as hop, delivering() as connections:
+        before, _, after = await send(
+            connections, hop, make_delivery("x@one.net", "taken@one.net", "x@two.net")
         )
     assert (before.disposition, before.status) == first
     assert (after.disposition, after.status) == later
@@ -423,8 +374,8 @@ async def test_a_no_at_each_stage(
     extensions: tuple[str, ...], stage: str, reply: str, disposition: Disposition, status: str
 ) -> None:
     script: dict[str, Any] = {stage: [reply, reply, _YES[stage]]}
-    async with NextHop(extensions=extensions, **script) as hop, _connections() as connections:
-        outcomes = await _send(connections, hop, _delivery("b@example.net", "c@example.net"))
+    async with NextHop(extensions=extensions, **script) as hop, delivering() as connections:
+        outcomes = await send(connections, hop, make_delivery("b@example.net", "c@example.net"))
         if stage == "rcpt":
             assert {(o.disposition, o.status, o.stage) for o in outcomes} == {
                 (disposition, status, stage)
@@ -433,12 +384,12 @@ async def test_a_no_at_each_stage(
             assert [(o.disposition, o.code, o.status, o.stage) for o in outcomes] == [
                 (disposition, int(reply[:3]), status, stage)
             ] * 2
-            await _send(connections, hop)
+            await send(connections, hop)
         # A no is no reason to leave: the connection serves the next message.
-        (outcome,) = await _send(connections, hop)
+        (outcome,) = await send(connections, hop)
         assert (outcome.disposition, hop.connections) == (DELIVERED, 1)
         # RSET comes where the server still holds a transaction, and nowhere else.
-        assert ("RSET" in _lines(hop)) == (stage != "dot")
+        assert ("RSET" in lines(hop)) == (stage != "dot")
 
 
 _YES = {
@@ -454,23 +405,23 @@ _YES = {
 
 async def test_a_server_that_wants_the_message_though_nobody_may_have_it() -> None:
     async with NextHop(rcpt={"bad@*": "550 5.1.1 Unknown"}, data="354 Go on") as hop:
-        async with _connections() as connections:
-            (outcome,) = await _send(connections, hop, _delivery("bad@x.net"))
+        async with delivering() as connections:
+            (outcome,) = await send(connections, hop, make_delivery("bad@x.net"))
             assert (outcome.disposition, outcome.status) == (FAILED, "5.1.1")
             # Only the dot is sent (RFC 2920), and the connection is as good as before.
             assert [(m.recipients, m.content) for m in hop.messages] == [((), b"")]
-            (outcome,) = await _send(connections, hop)
+            (outcome,) = await send(connections, hop)
             assert outcome.disposition is DELIVERED
         assert hop.connections == 1
-        assert "RSET" not in _lines(hop)
+        assert "RSET" not in lines(hop)
 
 
 async def test_a_server_that_wants_the_message_though_it_refused_the_sender() -> None:
     script: dict[str, Any] = {"mail": ["550 5.7.1 No", "250 Ok"], "data": "354 Go on"}
-    async with NextHop(**script) as hop, _connections() as connections:
-        (outcome,) = await _send(connections, hop)
+    async with NextHop(**script) as hop, delivering() as connections:
+        (outcome,) = await send(connections, hop)
         assert (outcome.disposition, outcome.stage) == (FAILED, "mail")
-        (outcome,) = await _send(connections, hop)
+        (outcome,) = await send(connections, hop)
         assert outcome.disposition is DELIVERED
         assert [m.connection for m in hop.messages] == [2]
 
@@ -480,9 +431,9 @@ async def test_replies_in_single_bytes() -> None:
     script["ehlo"] = Trickle("250 nexthop.test\nPIPELINING\n8BITMIME")
     script["rcpt"] = Trickle("250-2.1.5 fine\nreally")
     script["dot"] = Trickle("250-2.0.0 Ok\n2.0.0 queued")
-    async with NextHop(**script) as hop, _connections() as connections:
+    async with NextHop(**script) as hop, delivering() as connections:
         for _ in range(2):
-            (outcome,) = await _send(connections, hop)
+            (outcome,) = await send(connections, hop)
             assert outcome.reply == "250 2.0.0 Ok queued"
         assert hop.connections == 1
         assert hop.messages[0].pipelined
@@ -490,7 +441,7 @@ async def test_replies_in_single_bytes() -> None:
 
 async def test_replies_that_are_no_text() -> None:
     async with NextHop(dot=Raw(b"250 \xff\x00\x1b ok\n")) as hop:
-        outcome = await _send_one(hop)
+        outcome = await send_one(hop)
     assert outcome.disposition is DELIVERED
     assert outcome.reply == r"250 2.0.0 \xff\x00\x1b ok"
 
@@ -505,16 +456,16 @@ async def test_replies_that_are_no_text() -> None:
 )
 async def test_a_reply_too_many_never_counts_as_delivered(data: bytes) -> None:
     async with NextHop(data=Raw(data), dot="554 5.6.0 Spam") as hop:
-        outcome = await _send_one(hop)
+        outcome = await send_one(hop)
         assert (outcome.disposition, outcome.stage) == (DEFERRED, "dot")
         assert hop.messages == []
 
 
 async def test_a_server_that_says_good_bye_after_the_message() -> None:
     async with NextHop(dot=[Raw(b"250 2.0.0 Ok\r\n421 Enough\r\n"), "250 2.0.0 Ok"]) as hop:
-        async with _connections() as connections:
+        async with delivering() as connections:
             for _ in range(2):
-                (outcome,) = await _send(connections, hop)
+                (outcome,) = await send(connections, hop)
                 assert outcome.disposition is DELIVERED
         assert hop.connections == 2
 
@@ -542,11 +493,11 @@ async def test_before_mail_is_answered_the_next_hop_is_tried(
     async with NextHop(**script) as bad, NextHop() as good:
         # The server that hangs is the only one that must be waited for.
         timeouts = _SHORT if isinstance(broken, Hang) else None
-        outcome = await _send_one(_route(bad, good), timeouts=timeouts)
+        outcome = await send_one(make_route(bad, good), timeouts=timeouts)
         assert outcome.disposition is DELIVERED
         assert outcome.relay.endswith(f":{Hop.parse(good.address).port}")
         assert bad.messages == []
-        outcome = await _send_one(_route(bad), timeouts=timeouts)
+        outcome = await send_one(make_route(bad), timeouts=timeouts)
         assert outcome.disposition is DEFERRED
         assert outcome.status.startswith("4.")
         assert outcome.stage == ("connect" if stage == "banner" else stage)
@@ -563,11 +514,11 @@ async def test_after_mail_is_answered_no_other_hop_is_tried(
     script: dict[str, Any] = {stage: broken, "extensions": extensions}
     if stage == "rcpt":
         script["rcpt"] = {"x@*": broken, "bad@*": "550 5.1.1 Unknown"}
-    delivery = _delivery("bad@example.net", "b@example.net", "x@example.net", "c@example.net")
+    delivery = make_delivery("bad@example.net", "b@example.net", "x@example.net", "c@example.net")
     async with NextHop(**script) as bad, NextHop() as other:
         timeouts = _SHORT if isinstance(broken, Hang) else None
-        async with _connections(timeouts) as connections:
-            outcomes = await _send(connections, _route(bad, other), delivery)
+        async with delivering(timeouts) as connections:
+            outcomes = await send(connections, make_route(bad, other), delivery)
         assert other.connections == 0
         await bad.wait_closed()
         assert len(bad.messages) == (stage == "dot")
@@ -587,8 +538,8 @@ async def test_after_mail_is_answered_no_other_hop_is_tried(
 
 async def test_a_server_that_says_good_bye_and_does_not_go() -> None:
     rcpt: dict[str, Any] = {"b@*": "250 Ok", "x@*": Raw(b"421 4.3.2 Stopping\r\n"), "c@*": Hang()}
-    async with NextHop(rcpt=rcpt) as hop, _connections() as connections:
-        outcomes = await _send(connections, hop, _delivery("b@x.net", "x@x.net", "c@x.net"))
+    async with NextHop(rcpt=rcpt) as hop, delivering() as connections:
+        outcomes = await send(connections, hop, make_delivery("b@x.net", "x@x.net", "c@x.net"))
         await hop.wait_closed()
     assert [(o.disposition, o.status) for o in outcomes] == [
         (DEFERRED, "4.4.2"),
@@ -604,21 +555,21 @@ async def test_good_bye_at_any_stage_ends_the_connection(
     stage: str, extensions: tuple[str, ...]
 ) -> None:
     script: dict[str, Any] = {stage: Raw(b"421 4.3.2 Stopping\r\n")}
-    async with NextHop(extensions=extensions, **script) as hop, _connections() as connections:
-        (outcome,) = await _send(connections, hop)
+    async with NextHop(extensions=extensions, **script) as hop, delivering() as connections:
+        (outcome,) = await send(connections, hop)
         assert (outcome.disposition, outcome.code, outcome.stage) == (DEFERRED, 421, stage)
         # This server stays; it is we who go.
         await hop.wait_closed()
-        assert "QUIT" not in _lines(hop)
+        assert "QUIT" not in lines(hop)
 
 
 async def test_a_server_that_says_good_bye_along_with_hello() -> None:
     both = Raw(b"250-nexthop.test\r\n250 PIPELINING\r\n421 4.3.2 Stopping\r\n")
     async with NextHop(ehlo=both) as bad, NextHop() as good:
-        outcome = await _send_one(_route(bad, good))
+        outcome = await send_one(make_route(bad, good))
         assert outcome.disposition is DELIVERED
         assert (len(bad.messages), len(good.messages)) == (0, 1)
-        outcome = await _send_one(_route(bad))
+        outcome = await send_one(make_route(bad))
         assert (outcome.disposition, outcome.stage) == (DEFERRED, "mail")
         assert "Stopping" in outcome.text
 
@@ -628,7 +579,7 @@ async def test_a_yes_of_the_wrong_kind_is_no_yes(stage: str) -> None:
     reply = "250 Ok" if stage == "data" else "354 Go on"
     script: dict[str, Any] = {stage: reply}
     async with NextHop(**script) as hop:
-        outcome = await _send_one(hop)
+        outcome = await send_one(hop)
     assert (outcome.disposition, outcome.code, outcome.status) == (
         DEFERRED,
         int(reply[:3]),
@@ -638,7 +589,8 @@ async def test_a_yes_of_the_wrong_kind_is_no_yes(stage: str) -> None:
 
 async def test_lost_in_the_middle_of_a_large_message() -> None:
     async with NextHop(content=Drop(reset=True)) as hop:
-        outcome = await _send_one(hop, _delivery(content=b"x" * 998 + b"\r\n" + CONTENT * 500_000))
+        content = b"x" * 998 + b"\r\n" + CONTENT * 500_000
+        outcome = await send_one(hop, make_delivery(content=content))
     assert (outcome.disposition, outcome.status, outcome.stage) == (DEFERRED, "4.4.2", "dot")
     assert "twice" not in outcome.text
 
@@ -647,7 +599,7 @@ async def test_a_server_that_stops_reading() -> None:
     content = CONTENT * 500_000
     timeouts = Timeouts(block=0.3)
     async with NextHop(content=Hang(reads=False)) as hop:
-        outcome = await _send_one(hop, _delivery(content=content), timeouts)
+        outcome = await send_one(hop, make_delivery(content=content), timeouts)
     assert (outcome.disposition, outcome.status, outcome.stage) == (DEFERRED, "4.4.2", "dot")
     assert "timed out after 0.3 seconds" in outcome.text
     assert "twice" not in outcome.text
@@ -656,11 +608,11 @@ async def test_a_server_that_stops_reading() -> None:
 async def test_a_server_that_refuses_before_it_has_seen_it_all() -> None:
     content = CONTENT * 500_000
     async with NextHop(content="552 5.3.4 Too big") as hop:
-        outcome = await _send_one(hop, _delivery(content=content))
+        outcome = await send_one(hop, make_delivery(content=content))
         assert (outcome.disposition, outcome.code, outcome.stage) == (FAILED, 552, "dot")
         assert hop.messages == []
     async with NextHop(content="250 2.0.0 Ok already") as hop:
-        outcome = await _send_one(hop, _delivery(content=content))
+        outcome = await send_one(hop, make_delivery(content=content))
         assert (outcome.disposition, outcome.status) == (DEFERRED, "4.5.0")
         assert hop.messages == []
 
@@ -668,20 +620,20 @@ async def test_a_server_that_refuses_before_it_has_seen_it_all() -> None:
 async def test_a_slow_server_has_its_time_for_each_reply() -> None:
     # Each reply takes less than the timeout, all of them together more.
     script: dict[str, Any] = {"rcpt": Wait(0.4, "250 Ok"), "dot": Wait(0.4, "250 2.0.0 Ok")}
-    delivery = _delivery("b@x.net", "c@x.net", "d@x.net")
+    delivery = make_delivery("b@x.net", "c@x.net", "d@x.net")
     timeouts = Timeouts(mail=1.0, rcpt=1.0, data=1.0, dot=1.0)
     for extensions in (("PIPELINING",), ()):
         async with NextHop(extensions=extensions, **script) as hop:
-            async with _connections(timeouts) as connections:
-                outcomes = await _send(connections, hop, delivery)
+            async with delivering(timeouts) as connections:
+                outcomes = await send(connections, hop, delivery)
             assert [outcome.disposition for outcome in outcomes] == [DELIVERED] * 3
 
 
 async def test_nothing_listens() -> None:
     with _refusing_port() as address:
         async with NextHop() as hop:
-            assert (await _send_one(_route(address, hop))).disposition is DELIVERED
-        outcome = await _send_one(_route(address))
+            assert (await send_one(make_route(address, hop))).disposition is DELIVERED
+        outcome = await send_one(make_route(address))
     assert (outcome.disposition, outcome.code, outcome.status) == (DEFERRED, 0, "4.4.1")
     assert (outcome.stage, outcome.relay) == ("connect", f"127.0.0.1[127.0.0.1]:{address[10:]}")
     assert "Connection refused" in outcome.text
@@ -696,7 +648,7 @@ async def test_nobody_answers_the_connection() -> None:
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(listening.getsockname())
-        outcome = await _send_one(_route(address), timeouts=Timeouts(connect=0.3))
+        outcome = await send_one(make_route(address), timeouts=Timeouts(connect=0.3))
         for filler in fillers:
             filler.close()
     assert (outcome.disposition, outcome.status) == (DEFERRED, "4.4.1")
@@ -706,24 +658,24 @@ async def test_nobody_answers_the_connection() -> None:
 async def test_a_no_for_good_at_the_door_needs_all_hops() -> None:
     no = "554 5.7.1 Go away"
     async with NextHop(banner=no) as one, NextHop(banner="550 No") as two:
-        outcome = await _send_one(_route(one, two))
+        outcome = await send_one(make_route(one, two))
         assert (outcome.disposition, outcome.code, outcome.stage) == (FAILED, 550, "connect")
         with _refusing_port() as dead:
-            outcome = await _send_one(_route(one, dead))
+            outcome = await send_one(make_route(one, dead))
             assert (outcome.disposition, outcome.status) == (DEFERRED, "4.4.1")
-            outcome = await _send_one(_route(dead, one))
+            outcome = await send_one(make_route(dead, one))
             assert (outcome.disposition, outcome.status) == (DEFERRED, "4.4.1")
     async with NextHop(ehlo=no, helo="450 4.7.0 Busy") as one, NextHop(banner=no) as two:
-        outcome = await _send_one(_route(one, two))
+        outcome = await send_one(make_route(one, two))
         assert (outcome.disposition, outcome.code, outcome.stage) == (DEFERRED, 450, "ehlo")
     for helo in (no, Drop()):
         async with NextHop(ehlo=no, helo=helo) as one:
-            outcome = await _send_one(_route(one))
+            outcome = await send_one(make_route(one))
             assert (outcome.disposition, outcome.reply) == (FAILED, no)
 
 
 async def test_a_route_without_hops() -> None:
-    outcome = await _send_one(Route((), "site"))
+    outcome = await send_one(Route((), "site"))
     assert (outcome.disposition, outcome.status) == (DEFERRED, "4.4.4")
 
 
@@ -735,25 +687,30 @@ async def test_every_address_of_a_host_is_tried(tmp_path: Path) -> None:
     hosts.write_text("".join(f"127.0.0.{n} relay.example\n" for n in (9, 8, 1, 7)))
     async with NextHop() as hop:
         port = Hop.parse(hop.address).port
-        async with _connections(resolver=Resolver([NOWHERE], hosts=hosts)) as connections:
-            (outcome,) = await _send(connections, _route(f"relay.example:{port}"))
+        async with delivering(resolver=Resolver([NOWHERE], hosts=hosts)) as connections:
+            (outcome,) = await send(connections, make_route(f"relay.example:{port}"))
     assert (outcome.disposition, outcome.relay) == (DELIVERED, f"relay.example[127.0.0.1]:{port}")
 
 
 async def test_not_every_address_in_the_world_is_tried(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
-    entries = [f"127.0.1.{n} {name}.example\n" for name in "abc" for n in range(1, 20)]
-    hosts.write_text("".join(entries) + "127.0.0.1 last.example\n")
+    hosts.write_text(
+        "".join(f"127.0.{i}.{n} {'abc'[i]}.example\n" for i in range(3) for n in range(10, 30))
+        + "127.0.0.1 last.example\n"
+    )
     async with NextHop() as hop:
         port = Hop.parse(hop.address).port
-        async with _connections(resolver=Resolver([NOWHERE], hosts=hosts)) as connections:
-            route = _route(f"a.example:{port}", f"last.example:{port}")
-            (outcome,) = await _send(connections, route)
-            assert outcome.disposition is DELIVERED
-            names = (f"{name}.example:{port}" for name in ("b", "c", "a", "last"))
-            (outcome,) = await _send(connections, _route(*names, site="other"))
-            assert (outcome.disposition, outcome.status) == (DEFERRED, "4.4.1")
-            assert outcome.relay.startswith("c.example[127.0.1.5]")
+        for names, reached in (("a", True), ("ab", False), ("bca", False)):
+            addresses = [f"{name}.example:{port}" for name in (*names, "last")]
+            async with delivering(resolver=Resolver([NOWHERE], hosts=hosts)) as connections:
+                (outcome,) = await send(connections, make_route(*addresses))
+            if reached:
+                assert outcome.disposition is DELIVERED
+            else:
+                assert (outcome.disposition, outcome.status) == (DEFERRED, "4.4.1")
+                # The last of ten: five of each of the first two.
+                address = {"ab": "127.0.1.14", "bca": "127.0.2.14"}[names]
+                assert outcome.relay == f"{names[1]}.example[{address}]:{port}"
 
 
 async def test_hosts_that_dns_knows_and_does_not() -> None:
@@ -761,21 +718,21 @@ async def test_hosts_that_dns_knows_and_does_not() -> None:
     async with FakeDns(zones) as server, NextHop() as hop:
         port = Hop.parse(hop.address).port
         resolver = Resolver([server.address], loopback=True)
-        async with _connections(resolver=resolver) as connections:
+        async with delivering(resolver=resolver) as connections:
             names = [f"{name}.example:{port}" for name in ("gone", "broken", "mx")]
-            (outcome,) = await _send(connections, _route(*names))
+            (outcome,) = await send(connections, make_route(*names))
             assert outcome.disposition is DELIVERED
             for name, status in zip(names, ("4.4.4", "4.4.3"), strict=False):
-                (outcome,) = await _send(connections, _route(name, site=name))
+                (outcome,) = await send(connections, make_route(name, site=name))
                 assert (outcome.disposition, outcome.status) == (DEFERRED, status)
 
 
 async def test_the_source_is_where_the_connection_comes_from() -> None:
-    async with NextHop() as hop, _connections() as connections:
-        await _send(connections, hop, source=Source("127.0.0.5", "five.example.com"))
-        await _send(connections, hop, source=Source("127.0.0.6", "six.example.com"))
-        await _send(connections, hop, source=Source("127.0.0.5", "five.example.com"))
-        await _send(connections, hop, source=Source("127.0.0.5", "other.example.com"))
+    async with NextHop() as hop, delivering() as connections:
+        await send(connections, hop, source=Source("127.0.0.5", "five.example.com"))
+        await send(connections, hop, source=Source("127.0.0.6", "six.example.com"))
+        await send(connections, hop, source=Source("127.0.0.5", "five.example.com"))
+        await send(connections, hop, source=Source("127.0.0.5", "other.example.com"))
         assert [(m.peer, m.helo, m.connection) for m in hop.messages] == [
             ("127.0.0.5", "five.example.com", 1),
             ("127.0.0.6", "six.example.com", 2),
@@ -794,8 +751,8 @@ async def test_the_source_is_where_the_connection_comes_from() -> None:
     ],
 )
 async def test_a_source_that_cannot_be_used(source: Source, status: str) -> None:
-    async with NextHop() as hop, _connections() as connections:
-        (outcome,) = await _send(connections, hop, source=source)
+    async with NextHop() as hop, delivering() as connections:
+        (outcome,) = await send(connections, hop, source=source)
         assert (outcome.disposition, outcome.status) == (DEFERRED, status)
         assert hop.messages == []
 
@@ -803,7 +760,7 @@ async def test_a_source_that_cannot_be_used(source: Source, status: str) -> None
 async def test_ip_version_6() -> None:
     try:
         async with NextHop(host="::1") as hop:
-            outcome = await _send_one(hop)
+            outcome = await send_one(hop)
             port = Hop.parse(hop.address).port
             assert (outcome.disposition, outcome.relay) == (DELIVERED, f"::1[::1]:{port}")
     except OSError as error:
@@ -814,76 +771,76 @@ async def test_ip_version_6() -> None:
 
 
 async def test_a_connection_is_used_again() -> None:
-    async with NextHop() as hop, _connections() as connections:
+    async with NextHop() as hop, delivering() as connections:
         for _ in range(5):
-            await _send(connections, hop)
+            await send(connections, hop)
         assert [m.connection for m in hop.messages] == [1] * 5
         await connections.close(5.0)
         await hop.wait_closed()
-    assert "RSET" not in _lines(hop)
-    assert _lines(hop)[-1] == "QUIT"
+    assert "RSET" not in lines(hop)
+    assert lines(hop)[-1] == "QUIT"
 
 
 async def test_a_connection_serves_one_message_at_a_time() -> None:
-    async with NextHop(dot=Wait(0.05, "250 2.0.0 Ok")) as hop, _connections() as connections:
+    async with NextHop(dot=Wait(0.05, "250 2.0.0 Ok")) as hop, delivering() as connections:
         for _ in range(2):
-            await asyncio.gather(*(_send(connections, hop) for _ in range(10)))
+            await asyncio.gather(*(send(connections, hop) for _ in range(10)))
         assert hop.connections == 10
         assert sorted(m.connection for m in hop.messages) == sorted([*range(1, 11)] * 2)
 
 
 async def test_sites_do_not_share_connections() -> None:
-    async with NextHop() as hop, _connections() as connections:
+    async with NextHop() as hop, delivering() as connections:
         for site in ("one", "two", "one"):
-            await _send(connections, _route(hop, site=site))
+            await send(connections, make_route(hop, site=site))
         assert [m.connection for m in hop.messages] == [1, 2, 1]
 
 
 async def test_a_route_does_not_use_connections_to_other_hops_of_its_site() -> None:
-    async with NextHop() as one, NextHop() as two, _connections() as connections:
-        await _send(connections, _route(one))
-        await _send(connections, _route(two))
-        await _send(connections, _route(two, one))
+    async with NextHop() as one, NextHop() as two, delivering() as connections:
+        await send(connections, make_route(one))
+        await send(connections, make_route(two))
+        await send(connections, make_route(two, one))
         assert (len(one.messages), len(two.messages)) == (1, 2)
         assert (one.connections, two.connections) == (1, 1)
 
 
 async def test_an_idle_connection_to_a_later_hop_is_better_than_a_new_one() -> None:
-    async with NextHop() as one, NextHop() as two, _connections() as connections:
-        await _send(connections, _route(two))
-        await _send(connections, _route(one, two))
+    async with NextHop() as one, NextHop() as two, delivering() as connections:
+        await send(connections, make_route(two))
+        await send(connections, make_route(one, two))
         assert (one.connections, two.connections, len(two.messages)) == (0, 1, 2)
 
 
 async def test_messages_per_connection() -> None:
-    async with NextHop() as hop, _connections(messages_per_connection=2) as connections:
+    async with NextHop() as hop, delivering(messages_per_connection=2) as connections:
         for _ in range(5):
-            await _send(connections, hop)
+            await send(connections, hop)
         assert [m.connection for m in hop.messages] == [1, 1, 2, 2, 3]
         await connections.close(5.0)
         await hop.wait_closed()
-    assert _lines(hop, 1)[-1] == "QUIT"
+    assert lines(hop, 1)[-1] == "QUIT"
 
 
 async def test_a_connection_has_its_lifetime() -> None:
-    async with NextHop() as hop, _connections(lifetime=0.0) as connections:
+    async with NextHop() as hop, delivering(lifetime=0.0) as connections:
         for _ in range(2):
-            await _send(connections, hop)
+            await send(connections, hop)
         assert [m.connection for m in hop.messages] == [1, 2]
 
 
 async def test_an_idle_connection_takes_its_leave() -> None:
-    async with NextHop() as hop, _connections(idle=0.05) as connections:
+    async with NextHop() as hop, delivering(idle=0.05) as connections:
         for number in (1, 2):
-            await _send(connections, hop)
+            await send(connections, hop)
             await hop.wait_closed()
-            assert _lines(hop, number)[-1] == "QUIT"
+            assert lines(hop, number)[-1] == "QUIT"
 
 
 async def test_a_connection_that_is_used_does_not_count_as_idle() -> None:
-    async with NextHop(dot=Wait(0.3, "250 2.0.0 Ok")) as hop, _connections(idle=0.2) as connections:
+    async with NextHop(dot=Wait(0.3, "250 2.0.0 Ok")) as hop, delivering(idle=0.2) as connections:
         for _ in range(3):
-            (outcome,) = await _send(connections, hop)
+            (outcome,) = await send(connections, hop)
             assert outcome.disposition is DELIVERED
         assert hop.connections == 1
 
@@ -897,20 +854,20 @@ async def test_an_idle_connection_that_is_dead_is_replaced(
     mail = [ok, ok, ok] if broken == ok else [ok, broken, ok]
     async with NextHop(mail=mail, extensions=extensions) as hop:
         timeouts = _SHORT if isinstance(broken, Hang) else None
-        async with _connections(timeouts) as connections:
+        async with delivering(timeouts) as connections:
             for _ in range(2):
-                (outcome,) = await _send(connections, hop)
+                (outcome,) = await send(connections, hop)
                 assert outcome.disposition is DELIVERED
         assert [m.connection for m in hop.messages] == [1, 1 if broken == ok else 2]
 
 
 async def test_the_times_are_those_of_the_connection_that_was_used() -> None:
     ticks = iter(range(1, 100))
-    async with _connections(clock=lambda: float(next(ticks))) as connections:
+    async with delivering(clock=lambda: float(next(ticks))) as connections:
         async with NextHop() as hop:
             for connect, connected in ((1.0, 2.0), (4.0, 4.0)):
                 times = Times()
-                await connections.deliver(_delivery(), _route(hop), SOURCE, times)
+                await connections.deliver(make_delivery(), make_route(hop), SOURCE, times)
                 assert (times.connect, times.connected, times.done) == (
                     connect,
                     connected,
@@ -918,17 +875,17 @@ async def test_the_times_are_those_of_the_connection_that_was_used() -> None:
                 )
         # It is dead, and so is its server: the connection never came about.
         times = Times()
-        (outcome,) = await connections.deliver(_delivery(), _route(hop), SOURCE, times)
+        (outcome,) = await connections.deliver(make_delivery(), make_route(hop), SOURCE, times)
         assert outcome.status == "4.4.1"
         assert (times.connect, times.connected, times.done) == (6.0, 7.0, 7.0)
 
 
 async def test_a_server_that_closed_meanwhile_is_connected_to_again() -> None:
-    async with _connections() as connections:
+    async with delivering() as connections:
         async with NextHop() as hop:
-            await _send(connections, hop)
+            await send(connections, hop)
         async with NextHop(port=Hop.parse(hop.address).port) as again:
-            (outcome,) = await _send(connections, again)
+            (outcome,) = await send(connections, again)
             assert outcome.disposition is DELIVERED
             assert len(again.messages) == 1
 
@@ -939,10 +896,10 @@ async def test_a_server_that_does_not_reset_is_connected_to_again(
     rset: Any, extensions: tuple[str, ...]
 ) -> None:
     script: dict[str, Any] = {"rset": rset, "data": ["451 Later", "354 Go on"]}
-    async with NextHop(extensions=extensions, **script) as hop, _connections() as connections:
-        (outcome,) = await _send(connections, hop)
+    async with NextHop(extensions=extensions, **script) as hop, delivering() as connections:
+        (outcome,) = await send(connections, hop)
         assert outcome.disposition is DEFERRED
-        (outcome,) = await _send(connections, hop)
+        (outcome,) = await send(connections, hop)
         assert outcome.disposition is DELIVERED
         assert [m.connection for m in hop.messages] == [2]
 
@@ -952,7 +909,7 @@ async def test_a_server_that_does_not_reset_is_connected_to_again(
 
 async def _begun(hop: NextHop, verb: str) -> None:
     async with asyncio.timeout(10):
-        while not any(line.startswith(verb) for line in _lines(hop)):
+        while not any(line.startswith(verb) for line in lines(hop)):
             await asyncio.sleep(0.005)
 
 
@@ -961,8 +918,8 @@ async def _begun(hop: NextHop, verb: str) -> None:
 )
 async def test_a_cancelled_delivery_leaves_nothing_open(stage: str, verb: str) -> None:
     script: dict[str, Any] = {stage: Hang()}
-    async with NextHop(**script) as hop, _connections() as connections:
-        task = asyncio.create_task(_send(connections, hop))
+    async with NextHop(**script) as hop, delivering() as connections:
+        task = asyncio.create_task(send(connections, hop))
         if verb:
             await _begun(hop, verb)
         else:
@@ -976,21 +933,21 @@ async def test_a_cancelled_delivery_leaves_nothing_open(stage: str, verb: str) -
 
 
 async def test_closing_waits_for_what_is_on_its_way() -> None:
-    async with NextHop(dot=Wait(0.3, "250 2.0.0 Ok")) as hop, _connections() as connections:
-        await asyncio.gather(*(_send(connections, hop) for _ in range(2)))
-        task = asyncio.create_task(_send(connections, hop))
+    async with NextHop(dot=Wait(0.3, "250 2.0.0 Ok")) as hop, delivering() as connections:
+        await asyncio.gather(*(send(connections, hop) for _ in range(2)))
+        task = asyncio.create_task(send(connections, hop))
         await hop.wait(3)
         await connections.close(10.0)
         assert (await task)[0].disposition is DELIVERED
         await hop.wait_closed()
-        assert [_lines(hop, number)[-1] for number in (1, 2)] == ["QUIT", "QUIT"]
+        assert [lines(hop, number)[-1] for number in (1, 2)] == ["QUIT", "QUIT"]
 
 
 @pytest.mark.parametrize(("stage", "verb"), [("ehlo", "EHLO"), ("rcpt", "RCPT"), ("dot", "DATA")])
 async def test_closing_cuts_off_what_takes_too_long(stage: str, verb: str) -> None:
     script: dict[str, Any] = {stage: Hang()}
-    async with NextHop(**script) as hop, _connections() as connections:
-        task = asyncio.create_task(_send(connections, hop))
+    async with NextHop(**script) as hop, delivering() as connections:
+        task = asyncio.create_task(send(connections, hop))
         await _begun(hop, verb)
         await connections.close(0.05)
         (outcome,) = await task
@@ -1001,9 +958,9 @@ async def test_closing_cuts_off_what_takes_too_long(stage: str, verb: str) -> No
 
 
 async def test_after_closing_no_connection_is_kept() -> None:
-    async with NextHop() as hop, _connections(idle=60.0) as connections:
+    async with NextHop() as hop, delivering(idle=60.0) as connections:
         await connections.close(1.0)
-        (outcome,) = await _send(connections, hop)
+        (outcome,) = await send(connections, hop)
         assert outcome.disposition is DELIVERED
         await hop.wait_closed()
 
@@ -1052,16 +1009,18 @@ def test_a_server_of_another_make(
     process = subprocess.Popen([sink, *user, "-d", "%M.", address, "100"], cwd=tmp_path)
     contents = [CONTENT + b".%d\r\n" % number * (number + 1) for number in range(50)]
 
-    async def send(connections: Connections, content: bytes) -> Outcome:
+    async def deliver(connections: Connections, content: bytes) -> Outcome:
         while True:
-            (outcome,) = await _send(connections, _route(address), _delivery(content=content))
+            delivery = make_delivery(content=content)
+            (outcome,) = await send(connections, make_route(address), delivery)
             # The sink takes a moment to start.
             if outcome.status != "4.4.1":
                 return outcome
+            await asyncio.sleep(0.05)
 
     async def send_all() -> list[Outcome]:
-        async with _connections() as connections:
-            return await asyncio.gather(*(send(connections, content) for content in contents))
+        async with delivering() as connections:
+            return await asyncio.gather(*(deliver(connections, content) for content in contents))
 
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.attempt import Disposition, Hop, Outcome, Route
+from gateway.configuration.relay import Relay
 from gateway.delivery.route import SMARTHOST, Router
 from gateway.resolver import NoSuchDomainError, ResolutionError, Resolver
 from gateway.testing import Failure, FakeDns
@@ -28,9 +29,13 @@ async def _route(
     async with FakeDns(zones) as server:
         resolver = Resolver([server.address], timeout=1.0, loopback=loopback)
         try:
-            return await Router((), resolver, port=2525, shuffle=_in_order).route(domain)
+            return await Router(Relay(mx_port=2525), resolver, shuffle=_in_order).route(domain)
         finally:
             await resolver.close()
+
+
+def _to_mx(hops: tuple[Hop, ...], site: str) -> Route:
+    return Route(hops, site, is_mx=True)
 
 
 def _hops(*hosts: str) -> tuple[Hop, ...]:
@@ -39,20 +44,20 @@ def _hops(*hosts: str) -> tuple[Hop, ...]:
 
 async def test_smarthosts_take_everything_without_dns() -> None:
     hops = (Hop("10.0.0.1", 2600), Hop("relay.example.net"))
-    router = Router(hops, Resolver([NOWHERE]))
+    router = Router(Relay(via=hops), Resolver([NOWHERE]))
     for domain in ("example.com", "[192.0.2.1]", "localhost"):
         assert router.lane(domain) == SMARTHOST
         assert await router.route(domain) == Route(hops, SMARTHOST)
 
 
 async def test_without_smarthosts_each_domain_is_a_lane() -> None:
-    assert Router((), Resolver([NOWHERE])).lane("example.com") == "example.com"
+    assert Router(Relay(), Resolver([NOWHERE])).lane("example.com") == "example.com"
 
 
 async def test_exchangers_by_preference() -> None:
     zones = {"example.com": {"MX": ["20 c.example.", "10 B.example.", "10 a.example.", "5 d."]}}
     route = await _route(zones, "example.com")
-    assert route == Route(_hops("d", "a.example", "b.example", "c.example"), "d")
+    assert route == _to_mx(_hops("d", "a.example", "b.example", "c.example"), "d")
 
 
 async def test_equals_are_shuffled_and_the_site_stays() -> None:
@@ -62,7 +67,7 @@ async def test_equals_are_shuffled_and_the_site_stays() -> None:
         orders = set()
         sites = set()
         for _ in range(40):
-            route = await Router((), resolver).route("example.com")
+            route = await Router(Relay(), resolver).route("example.com")
             assert isinstance(route, Route)
             orders.add(route.hops)
             sites.add(route.site)
@@ -86,7 +91,7 @@ async def test_domains_with_the_same_exchangers_share_a_site() -> None:
 
 async def test_an_exchanger_that_is_listed_twice_is_tried_once() -> None:
     route = await _route({"e.example": {"MX": ["10 a.example.", "20 a.example."]}}, "e.example")
-    assert route == Route(_hops("a.example"), "a.example")
+    assert route == _to_mx(_hops("a.example"), "a.example")
 
 
 async def test_no_more_exchangers_than_make_sense() -> None:
@@ -100,7 +105,7 @@ async def test_no_more_exchangers_than_make_sense() -> None:
 async def test_a_domain_without_mx_is_its_own_exchanger(kind: str) -> None:
     address = "192.0.2.1" if kind == "A" else "2001:db8::1"
     route = await _route({"example.com": {kind: [address]}}, "example.com")
-    assert route == Route(_hops("example.com"), "example.com")
+    assert route == _to_mx(_hops("example.com"), "example.com")
 
 
 async def test_an_alias_is_followed() -> None:
@@ -108,13 +113,13 @@ async def test_an_alias_is_followed() -> None:
         "alias.example": {"CNAME": ["real.example."]},
         "real.example": {"MX": ["10 mx.example."]},
     }
-    assert await _route(zones, "alias.example") == Route(_hops("mx.example"), "mx.example")
+    assert await _route(zones, "alias.example") == _to_mx(_hops("mx.example"), "mx.example")
 
 
 async def test_an_exchanger_named_by_its_address() -> None:
     zones = {"example.com": {"MX": ["10 192.0.2.7."]}}
     route = await _route(zones, "example.com")
-    assert route == Route(_hops("192.0.2.7"), "192.0.2.7")
+    assert route == _to_mx(_hops("192.0.2.7"), "192.0.2.7")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +157,7 @@ async def test_no_route_for_good(
 
 async def test_a_null_mx_beside_another_one_does_not_count() -> None:
     route = await _route({"e.example": {"MX": ["0 .", "10 mx.example."]}}, "e.example")
-    assert route == Route(_hops("mx.example"), "mx.example")
+    assert route == _to_mx(_hops("mx.example"), "mx.example")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +182,7 @@ async def test_no_answer_for_now_is_no_failure(zone: Records | Failure) -> None:
 
 async def test_no_dns_server_at_all() -> None:
     resolver = Resolver([NOWHERE], timeout=0.5)
-    outcome = await Router((), resolver).route("example.com")
+    outcome = await Router(Relay(), resolver).route("example.com")
     assert isinstance(outcome, Outcome)
     assert (outcome.disposition, outcome.status) == (Disposition.DEFERRED, "4.4.3")
 
@@ -197,7 +202,9 @@ async def test_address_literals_are_their_own_hop() -> None:
 
 async def test_loopback_is_believed_if_one_says_so() -> None:
     zones: dict[str, Records] = {"e.example": {"A": ["127.0.0.1"]}}
-    assert await _route(zones, "e.example", loopback=True) == Route(_hops("e.example"), "e.example")
+    assert await _route(zones, "e.example", loopback=True) == _to_mx(
+        _hops("e.example"), "e.example"
+    )
     assert isinstance(await _route({}, "[127.0.0.1]", loopback=True), Route)
 
 
@@ -254,7 +261,7 @@ async def test_answers_are_remembered() -> None:
         "broken.example": Failure.SERVFAIL,
     }
     async with FakeDns(zones) as server:
-        router = Router((), Resolver([server.address]))
+        router = Router(Relay(), Resolver([server.address]))
         for _ in range(3):
             assert isinstance(await router.route("e.example"), Route)
             for domain in ("empty.example", "gone.example", "broken.example"):
@@ -304,7 +311,7 @@ async def test_answers_are_forgotten_in_time(before: Records | Failure, seen: ob
 async def test_the_oldest_answers_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.resolver._NAMES_IN_CACHE", 2)
     async with FakeDns({}) as server:
-        router = Router((), Resolver([server.address]))
+        router = Router(Relay(), Resolver([server.address]))
         for domain in (
             "a.example",
             "b.example",

@@ -6,9 +6,16 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from gateway.testing import Hang, NextHop
-from tests.e2e.conftest import DEADLINE, MakeGateway, until
+from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway, until
+from tests.queue.served import Left, leave
 
 
 async def test_the_queue_by_hand_while_it_runs(make_gateway: MakeGateway) -> None:
@@ -25,11 +32,12 @@ async def test_the_queue_by_hand_while_it_runs(make_gateway: MakeGateway) -> Non
             assert rows[ids[0]]["reply"] == later
 
             done = json.loads(gateway.command("queue", "hold", ids[0], "--json"))
-            assert done == {"changed": 1, "busy": 0}
+            assert done == {"changed": 1, "busy": 0, "paused": 0}
             listed = gateway.command("queue", "list")
             assert "4 in the queue." in listed
             assert "<a@example.com> → <0@example.net>\n    held by hand\n" in listed
-            assert gateway.command("queue", "drop", ids[1], "--yes") == "1 recipient dropped\n"
+            dropped = gateway.command("queue", "drop", ids[1], "--yes")
+            assert dropped.startswith("1 recipient dropped\n")
             assert gateway.command("queue", "retry", ids[2]) == "1 recipient to be tried now\n"
             until(lambda: len(gateway.queue()) == 2, "one to be delivered")
             (held,) = gateway.queue("--state", "held")
@@ -41,8 +49,10 @@ async def test_the_queue_by_hand_while_it_runs(make_gateway: MakeGateway) -> Non
             content = gateway.command("queue", "show", ids[0], "--content")
             assert content.endswith("Subject: number 0\n\nHello\n")
 
-            assert gateway.command("queue", "release", "--all") == "1 recipient released\n"
-            assert gateway.command("queue", "retry", "--recipient", "3@EXAMPLE.net").startswith("1")
+            released = gateway.command("queue", "release", "--all", "--yes")
+            assert released.startswith("1 recipient released\n")
+            retried = gateway.command("queue", "retry", "--recipient", "3@EXAMPLE.net", "--yes")
+            assert retried.startswith("1")
             gateway.wait_empty()
 
             stats = json.loads(gateway.command("queue", "stats", "--json"))
@@ -62,7 +72,7 @@ async def test_what_is_being_delivered_is_said(make_gateway: MakeGateway) -> Non
         identifier = await asyncio.to_thread(gateway.submit, "x")
         await hop.wait(1, DEADLINE)
         said = await asyncio.to_thread(gateway.command, "queue", "drop", identifier, "--yes")
-        assert said.endswith("1 recipient left alone: being delivered now\n")
+        assert "1 recipient left alone: being delivered now\n" in said
         assert len(await asyncio.to_thread(gateway.queue)) == 1
 
 
@@ -76,12 +86,10 @@ async def test_the_queue_by_hand_while_it_is_down(make_gateway: MakeGateway) -> 
         # A kill leaves files behind as they were.
         gateway.kill()
         assert {row["id"] for row in gateway.queue()} == set(ids)
-        assert json.loads(gateway.command("queue", "drop", ids[0], "--yes", "--json")) == {
-            "changed": 1,
-            "busy": 0,
-        }
+        dropped = gateway.command("queue", "drop", ids[0], "--yes", "--json")
+        assert json.loads(dropped.splitlines()[0]) == {"changed": 1, "busy": 0, "paused": 0}
         assert gateway.command("queue", "hold", ids[1]) == "1 recipient held\n"
-        assert gateway.command("queue", "retry", "--all") == "1 recipient to be tried now\n"
+        assert "1 recipient to be tried now" in gateway.command("queue", "retry", "--all", "--yes")
         stats = gateway.command("queue", "stats")
         assert "The gateway is not running." in stats
         states = {row["id"]: row["state"] for row in gateway.queue()}
@@ -94,7 +102,7 @@ async def test_the_queue_by_hand_while_it_is_down(make_gateway: MakeGateway) -> 
         await asyncio.to_thread(gateway.start)
         (message,) = await hop.wait(1, DEADLINE)
         assert b"Subject: number 2" in message.content
-        await asyncio.to_thread(gateway.command, "queue", "release", "--all")
+        await asyncio.to_thread(gateway.command, "queue", "release", "--all", "--yes")
         await asyncio.to_thread(gateway.wait_empty)
         # An orderly end leaves clean files, which can be read, too.
         assert await asyncio.to_thread(gateway.stop) == 0
@@ -106,7 +114,7 @@ async def test_a_worker_that_does_not_answer(make_gateway: MakeGateway) -> None:
     await asyncio.to_thread(gateway.start)
     await asyncio.to_thread(gateway.submit, "x")
     worker = gateway.pids()["worker 0"]
-    (lock,) = gateway.spool.glob("*.lock")
+    (lock,) = gateway.spool.glob("[0-9]*.lock")
     os.kill(worker, signal.SIGSTOP)
     try:
         # Reading does not need the worker.
@@ -115,3 +123,140 @@ async def test_a_worker_that_does_not_answer(make_gateway: MakeGateway) -> None:
     finally:
         os.kill(worker, signal.SIGCONT)
     assert await asyncio.to_thread(gateway.stop) == 0
+
+
+# Pauses.
+
+CAMPAIGNS = "campaign_header: X-Campaign"
+
+
+async def test_nothing_gets_past_a_pause_under_load(make_gateway: MakeGateway) -> None:
+    """What any of four workers accepts after the command ended is held; nothing is lost."""
+    async with NextHop() as hop:
+        gateway = make_gateway(hop.address, CAMPAIGNS, workers=4)
+        await asyncio.to_thread(gateway.start)
+        load = Load(gateway)
+        with ThreadPoolExecutor(6) as pool:
+            clients = [pool.submit(load.work, number) for number in range(6)]
+            await hop.wait(100, DEADLINE)
+            said = await asyncio.to_thread(
+                gateway.command, "queue", "pause", "--campaign", "spring", "--yes", "--json"
+            )
+            sent = _sent(hop)["spring"]
+            load.is_paused.set()
+            await asyncio.to_thread(lambda: [client.result() for client in clients])
+        done = json.loads(said.splitlines()[0])
+        assert done["id"] == 1
+        assert load.late > 100
+
+        def work() -> int:
+            until(lambda: _sent(hop)["summer"] == load.accepted["summer"], "the other campaign")
+            until(lambda: not gateway.queue("--state", "active"), "all to be at rest")
+            return len(gateway.queue("--campaign", "spring"))
+
+        held = await asyncio.to_thread(work)
+        # What was under way when the command ended was counted as such.
+        assert sent <= _sent(hop)["spring"] <= sent + done["busy"]
+        assert held + _sent(hop)["spring"] == load.accepted["spring"]
+        assert held >= load.late / 2
+
+        # New processes know of it, too.
+        gateway.signal(signal.SIGHUP)
+        await asyncio.to_thread(gateway.logged, "ready: ", 2)
+        assert await asyncio.to_thread(gateway.stop) == 0
+        await asyncio.to_thread(gateway.start)
+        header = "X-Campaign: spring\r\n"
+        await asyncio.to_thread(gateway.submit, "x", "spring@example.net", header=header)
+        rows = await asyncio.to_thread(gateway.queue, "--state", "held")
+        assert len(rows) == held + 1
+        assert {row["held"] for row in rows} == {"paused: 1"}
+
+        said = await asyncio.to_thread(gateway.command, "queue", "resume", "1", "--yes")
+        assert f"{held + 1:,} recipients released\n" in said
+        await asyncio.to_thread(gateway.wait_empty)
+        assert _sent(hop)["spring"] == load.accepted["spring"] + 1
+        assert max(Counter(message.content for message in hop.messages).values()) == 1
+
+
+class Load:
+    """Mail of two campaigns, sent until enough of it has come after a pause."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._lock = threading.Lock()
+        self.is_paused = threading.Event()
+        self.accepted: Counter[str] = Counter()
+        self.late = 0
+
+    def work(self, client: int) -> None:
+        """Sends message after message, over a few connections, so that all workers get some."""
+        end = time.monotonic() + DEADLINE
+        number = 0
+        while self.late < 200 and time.monotonic() < end:
+            with self._gateway.client() as connection:
+                for _ in range(10):
+                    number += 1
+                    campaign = ("spring", "summer")[number % 2]
+                    text = f"X-Campaign: {campaign}\r\nSubject: {client} {number}\r\n\r\nHello\r\n"
+                    is_late = self.is_paused.is_set()
+                    connection.sendmail("a@example.com", [f"{campaign}@example.net"], text)
+                    with self._lock:
+                        self.accepted[campaign] += 1
+                        self.late += is_late
+
+
+def _sent(hop: NextHop) -> Counter[str]:
+    return Counter(message.recipients[0][0].partition("@")[0] for message in hop.messages)
+
+
+# Rerouting.
+
+
+async def test_reroute_what_is_on_disk_and_in_memory(make_gateway: MakeGateway) -> None:
+    async with NextHop(rcpt="450 4.2.0 Later") as hop, NextHop() as other:
+        gateway = make_gateway(hop.address, CAMPAIGNS, workers=3)
+
+        def work() -> None:
+            gateway.start()
+            for number in range(12):
+                campaign = ("spring", "summer")[number % 2]
+                gateway.submit(f"{number}", header=f"X-Campaign: {campaign}\r\n")
+            until(lambda: len(gateway.queue("--state", "deferred")) == 12, "the deferrals")
+            arguments = ["--via", f"127.0.0.1:1,{other.address}", "--campaign", "spring", "--yes"]
+            assert "6 recipients rerouted\n" in gateway.command("queue", "reroute", *arguments)
+            until(lambda: len(gateway.queue()) == 6, "the rerouted mail to go")
+            assert {row["campaign"] for row in gateway.queue()} == {"summer"}
+
+        await asyncio.to_thread(work)
+        assert len(other.messages) == 6
+
+
+# Large changes.
+
+
+async def test_a_worker_that_dies_meanwhile(make_gateway: MakeGateway) -> None:
+    """Another owner goes on with the change."""
+    gateway = make_gateway(workers=2)
+    many = [f"{number}@example.net" for number in range(20_000)]
+    later = {"due": time.time() + 3600, "attempts": 1, "reply": "450 Later"}
+    leave(gateway.spool, [Left(many, lane="smarthost", columns=later)])
+
+    def work() -> None:
+        gateway.start()
+        owner = gateway.spool / "0001.lock"
+        worker = int(owner.read_text().rpartition("-")[2].removesuffix(".sock"))
+        command = [sys.executable, "-m", "gateway", "queue", "hold", "--all", "--yes", "--json"]
+        process = subprocess.Popen(
+            [*command, "-c", str(gateway.config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until(lambda: gateway.queue("--state", "held", "--limit", "1"), "the first to be held")
+        os.kill(worker, signal.SIGKILL)
+        output, errors = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0, errors
+        assert len(gateway.queue("--state", "held")) == len(many)
+        assert json.loads(output)["changed"] <= len(many)
+
+    await asyncio.to_thread(work)

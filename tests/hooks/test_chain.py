@@ -85,7 +85,8 @@ async def _filtered(chain: Chain, message: Message) -> Filtered:
 
 def _hook(name: str, line: str) -> str:
     subject = {"reply": "attempt", "observe": "events", "auth": "login", "rcpt": "recipient"}
-    subject |= dict.fromkeys(("mail", "message", "seal"), "message")
+    subject |= {"claim": "recipient"}
+    subject |= dict.fromkeys(("mail", "message", "seal", "receive"), "message")
     subject |= dict.fromkeys(("route", "admit", "source"), "delivery")
     subject |= dict.fromkeys(("connect", "helo"), "client")
     return f"@hookimpl\ndef {name}(self, {subject[name]}):\n    {line}"
@@ -251,6 +252,41 @@ async def test_seal_may_hold(site: Site) -> None:
     site.plugin(_hook("seal", "return Quarantine('no key')"))
     (copy,) = (await _filtered(site.chain(), _message())).copies
     assert copy.held == "no key"
+
+
+@pytest.mark.parametrize("size", [100, 3_000_000])
+@pytest.mark.parametrize("fields", [0, 1, 3])
+async def test_a_copy_knows_how_many_octets_seal_has_put_on_top(
+    site: Site, size: int, fields: int
+) -> None:
+    for number in range(fields):
+        site.plugin(_hook("seal", f"message.headers.prepend('X-Seal', b'{number}\\r\\n\\tfolded')"))
+    site.plugin(
+        "per_recipient = True\n"
+        + _hook("message", "message.headers.add('X-For', message.recipients[0].address)")
+    )
+    content = CONTENT + b"x" * 70 * (size // 70) + b"\r\n"
+    filtered = await _filtered(site.chain(), _message("b@x", "c@x", content=content))
+    assert len(filtered.copies) == 2
+    for copy in filtered.copies:
+        (recipient,) = copy.message.recipients
+        header, body = content.split(b"\r\n\r\n", 1)
+        unsealed = header + f"\r\nX-For: {recipient.address}\r\n\r\n".encode() + body
+        assert copy.message.content[copy.seal :] == unsealed
+        assert copy.message.content[: copy.seal].count(b"X-Seal: ") == fields
+
+
+@pytest.mark.parametrize("size", [100, 3_000_000])
+async def test_a_seal_that_failed_leaves_nothing_behind(site: Site, size: int) -> None:
+    prepend = "message.headers.prepend('X-Half', 'yes')"
+    site.plugin(_hook("seal", f"{prepend}; raise RuntimeError('broken')"), "on_error: skip")
+    site.plugin(_hook("seal", f"{prepend}; return 5"), "on_error: quarantine")
+    site.plugin(_hook("seal", "message.headers.prepend('X-Seal', 'yes')"))
+    content = CONTENT + b"x" * 70 * (size // 70) + b"\r\n"
+    (copy,) = (await _filtered(site.chain(), _message(content=content))).copies
+    assert copy.message.content == b"X-Seal: yes\r\n" + content
+    assert copy.seal == len(b"X-Seal: yes\r\n")
+    assert copy.held is not None
 
 
 # Before and after an attempt.
@@ -541,3 +577,132 @@ async def test_copies_that_stay_as_they_were_are_one_message_again(
             copy.message.recipients
         )
         assert {one.notes["seen"] for one in copy.message.recipients} == {"yes"}
+
+
+# Addresses that hooks change, and those that are the gateway's own.
+
+
+@pytest.mark.parametrize(
+    ("address", "orcpt"),
+    [("b+x@example.net", "rfc822;b+2Bx@example.net"), ("ü@x.jp", "utf-8;\\x{FC}@x.jp")],
+)
+async def test_a_report_names_the_recipient_that_the_sender_wrote(
+    site: Site, address: str, orcpt: str
+) -> None:
+    site.plugin(_hook("rcpt", "recipient.address = 'second@example.net'"))
+    site.plugin(_hook("rcpt", "recipient.address = 'third@example.net'"))
+    recipient = Recipient(address, message=_message())
+    assert await site.chain().rcpt(recipient) is None
+    assert (recipient.address, recipient.orcpt) == ("third@example.net", orcpt)
+    said = Recipient(address, orcpt="rfc822;said@example.net", message=_message())
+    assert await site.chain().rcpt(said) is None
+    assert said.orcpt == "rfc822;said@example.net"
+
+
+@pytest.mark.parametrize("rules", ["", "on_error: skip"])
+async def test_the_message_stage_keeps_original_recipients(site: Site, rules: str) -> None:
+    body = """
+for recipient in message.recipients:
+    if recipient.address.startswith("b"):
+        recipient.address = "second@example.net"
+    if recipient.address.startswith("same"):
+        recipient.address = "same@" + "example.net"
+if any(recipient.address.startswith("gone") for recipient in message.recipients):
+    message.remove_recipient(message.recipients[0])
+    message.add_recipient("new@example.net")
+""".strip().replace("\n", "\n    ")
+    site.plugin(_hook("message", body), rules)
+    again = "message.recipients[0].address = 'third@example.net'"
+    site.plugin("per_recipient = True\n" + _hook("message", again), "when: {recipient: second@*}")
+    site.plugin(
+        _hook("message", "message.recipients[0].address = 'bad@x'; raise RuntimeError"),
+        "on_error: skip",
+    )
+    message = _message("gone@example.net", "b@example.net", "same@example.net", "d@example.net")
+    message.recipients[3].orcpt = "rfc822;said@example.net"
+    filtered = await _filtered(site.chain(), message)
+    assert {
+        recipient.address: recipient.orcpt
+        for copy in filtered.copies
+        for recipient in copy.message.recipients
+    } == {
+        "third@example.net": "rfc822;b@example.net",
+        "same@example.net": None,
+        "d@example.net": "rfc822;said@example.net",
+        "new@example.net": None,
+    }
+
+
+async def test_who_claims_an_address(site: Site) -> None:
+    site.plugin(_hook("claim", "return None"))
+    site.plugin(
+        _hook("claim", "recipient.notes['seen'] = 'yes'; return Accept()")
+        + "\n"
+        + _hook("receive", "return None"),
+        "when: {recipient_domain: own.example}",
+    )
+    site.plugin(_hook("claim", "return Reject('Never', 550, '5.1.1')"), "when: {recipient: r@*}")
+    site.plugin(_hook("claim", "return Tempfail('Later')"), "when: {recipient: t@*}")
+    chain = site.chain()
+
+    def claim(address: str) -> str | Reject | Tempfail | None:
+        return chain.claim(Recipient(address, message=_message()))
+
+    assert claim("b@example.net") is None
+    assert claim("b@own.example") == chain.steps["claim"][1].plugin
+    assert claim("r@own.example") == chain.steps["claim"][1].plugin
+    assert claim("r@example.net") == Reject("Never", 550, "5.1.1")
+    assert claim("t@example.net") == Tempfail("Later")
+
+
+@pytest.mark.parametrize("failure", ["raising", "junk", "busy"])
+@pytest.mark.parametrize("on_error", ["tempfail", "skip", "quarantine"])
+async def test_a_claim_hook_that_fails(site: Site, failure: str, on_error: str) -> None:
+    change = "):\n    recipient.address = 'evil@example.com'\n"
+    body = FAILURES[failure].format("claim", "recipient").replace("):\n", change, 1)
+    site.plugin(body, f"on_error: {on_error}, timeout: 200ms")
+    recipient = Recipient("b@example.net", message=_message())
+    assert site.chain().claim(recipient) == (None if on_error == "skip" else TEMPFAIL)
+    assert recipient.address == "b@example.net"
+
+
+@pytest.mark.parametrize("on_error", ["tempfail", "skip"])
+async def test_who_claims_must_receive(site: Site, on_error: str) -> None:
+    site.plugin(
+        _hook("claim", "return Accept()") + "\n" + _hook("receive", "return None"),
+        f"on_error: {on_error}",
+    )
+    chain = site.chain()
+    chain._receivers.clear()
+    recipient = Recipient("b@example.net", message=_message())
+    assert chain.claim(recipient) == (None if on_error == "skip" else TEMPFAIL)
+
+
+async def test_a_plugin_receives(site: Site) -> None:
+    for kind, line in (
+        ("def", "return None"),
+        ("async def", "await asyncio.sleep(0); return Quarantine('look')"),
+        ("def", "return Reject('No')"),
+        ("async def", "return Tempfail('Later')"),
+    ):
+        receive = _hook("receive", line).replace("def", kind)
+        site.plugin(_hook("claim", "return Accept()") + "\n" + receive, "when: {recipient: 'b@*'}")
+    chain = site.chain()
+    answers = [await chain.receive(step.plugin, _message("x@y")) for step in chain.steps["claim"]]
+    assert answers == [None, Quarantine("look"), Reject("No"), Tempfail("Later")]
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("on_error", ["tempfail", "skip", "quarantine"])
+async def test_a_receive_hook_that_fails(site: Site, failure: str, on_error: str) -> None:
+    site.plugin(
+        FAILURES[failure].format("receive", "message"), f"on_error: {on_error}, timeout: 200ms"
+    )
+    chain = site.chain()
+    answer = await chain.receive(chain.steps["receive"][0].plugin, _message())
+    if on_error == "tempfail":
+        assert answer == TEMPFAIL
+    else:
+        # Nobody else would take it.
+        assert isinstance(answer, Quarantine)
+        assert "failed in receive" in answer.reason

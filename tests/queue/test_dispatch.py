@@ -16,8 +16,9 @@ import pytest
 from gateway.process.control import ControlError
 from gateway.queue.administration import change
 from gateway.queue.lane import Bounds
-from gateway.queue.listing import Selection
 from gateway.queue.schedule import RetryPolicy
+from gateway.queue.selection import Selection
+from gateway.spool import queue_id
 from gateway.testing import Drop, Hang, NextHop, Wait
 from gateway.testing.nexthop import Answer, Script
 from tests.assembly import Assembly, below_trace, configure, until, write_plugin
@@ -308,7 +309,7 @@ def observe(self, events):
         assert b"Subject: delay" in message.content
         await until(lambda: len(gateway.rows()) == 2, "the others to wait")
         states = {row.id: (row.state, row.held) for row in gateway.rows()}
-        assert states == {ids["hold"]: ("held", "suspicious"), ids["long"]: ("deferred", None)}
+        assert states == {ids["hold"]: ("held", "suspicious"), ids["long"]: ("scheduled", None)}
         types = Counter(event.type for event in gateway.events())
         assert types == {"accepted": 3, "held": 1, "discarded": 1, "delivered": 1}
 
@@ -496,7 +497,12 @@ async def test_outcomes_wait_for_the_disk(tmp_path: Path) -> None:
 
 async def _by_hand(gateway: Assembly, command: str, **selection: object) -> tuple[int, int]:
     (shard,) = gateway.spool.shards
-    asked = {"command": command, "shard": shard.number, "selection": selection}
+    asked = {
+        "command": "change",
+        "shard": shard.number,
+        "change": {"name": command, "via": []},
+        "keys": [(queue_id.from_text(row.id), row.number) for row in gateway.rows(**selection)],
+    }
     done = await gateway.queue.answer(asked)
     return done["changed"], done["busy"]
 
@@ -555,10 +561,10 @@ async def test_requests_that_make_no_sense(tmp_path: Path) -> None:
     async with _assembly(tmp_path, "127.0.0.1:1") as gateway:
         for asked in (
             {"command": "explode"},
-            {"command": "drop", "shard": 99, "selection": {}},
-            {"command": "drop", "shard": 1, "selection": {"ids": ["x"]}},
-            {"command": "drop", "shard": 1, "selection": {"colour": "red"}},
-            {"command": "drop", "shard": 1},
+            {"command": "change", "shard": 1, "change": {"name": "paint", "via": []}, "keys": []},
+            {"command": "change", "shard": 1, "change": {"colour": "red"}, "keys": []},
+            {"command": "change", "shard": 1, "change": {"name": "drop", "via": []}, "keys": ["x"]},
+            {"command": "change", "shard": 1},
         ):
             with pytest.raises(ControlError):
                 await gateway.queue.answer(asked)

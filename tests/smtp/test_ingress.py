@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -150,6 +154,118 @@ def mail(self, message):
             reply = await gateway.submit("b@example.net", sender=sender, content=content)
             (row,) = gateway.rows(ids=(reply.split()[-1],))
             assert (row.stream, row.priority) == (stream, priority)
+
+
+# When mail is to go out.
+
+
+def _dated(header: str) -> bytes:
+    """A header with `@60` as the time in a minute, and `#60` as the same in the other form."""
+
+    def moment(match: re.Match[str]) -> str:
+        moment = datetime.now(UTC) + timedelta(seconds=int(match[2]))
+        return moment.isoformat() if match[1] == "@" else format_datetime(moment)
+
+    return re.sub(r"([@#])(-?\d+)", moment, header).encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "mail", "seconds"),
+    [
+        ("", "", 0),
+        ("X-Deliver-At: @3600\r\n", "", 3600),
+        ("x-deliver-at:\r\n\t@3600\r\n", "", 3600),
+        ("X-Deliver-At: #86400\r\n", "", 86400),
+        ("X-Deliver-At: @-60\r\n", "", 0),
+        ("X-Deliver-At: @3600\r\n", " HOLDFOR=7200", 7200),
+        ("X-Deliver-At: @7200\r\n", " HOLDFOR=3600", 7200),
+        ("X-Deliver-At: @-60\r\n", " HOLDFOR=3600", 3600),
+        ("X-Deliver-Attempt: @3600\r\n", "", 0),
+    ],
+)
+async def test_a_header_field_says_when_mail_is_to_go(
+    tmp_path: Path, header: str, mail: str, seconds: int
+) -> None:
+    hook = _message_hook("return Reject(str(message.release), 554, '5.7.1')")
+    async with _assembly(tmp_path, hook) as gateway:
+        gateway.ingress.release_header = gateway.config.release_header
+        content = _dated(f"{header}Subject: x\r\n\r\n")
+        reply = await gateway.submit("b@example.net", content=content, mail=mail)
+        release = float(reply.removeprefix("554 5.7.1 "))
+        expected = time.time() + seconds if seconds else 0.0
+        assert abs(release - expected) < 90
+
+
+@pytest.mark.parametrize(
+    ("header", "reply"),
+    [
+        ("X-Deliver-At: tomorrow\r\n", "550 5.6.0 X-Deliver-At: expected a date such as Thu, 31 "),
+        ("X-Deliver-At:\r\n", "550 5.6.0 X-Deliver-At: expected a date"),
+        ("X-Deliver-At: =?utf-8?q?2030?=\r\n", "550 5.6.0 X-Deliver-At: expected a date"),
+        ("X-Deliver-At: @90000\r\n", "550 5.6.0 X-Deliver-At: mail is kept until 20"),
+        (
+            "X-Deliver-At: @60\r\nX-Deliver-At: @120\r\n",
+            "550 5.6.0 X-Deliver-At: the field comes 2 times",
+        ),
+    ],
+)
+async def test_mail_that_was_to_go_at_a_time_does_not_go_at_once(
+    tmp_path: Path, header: str, reply: str
+) -> None:
+    async with _assembly(tmp_path, more="limits: {hold: 1d}") as gateway:
+        gateway.ingress.release_header = gateway.config.release_header
+        content = _dated(f"{header}Subject: x\r\n\r\n")
+        assert (await gateway.submit("b@example.net", content=content)).startswith(reply)
+        assert gateway.rows() == []
+
+
+async def test_no_header_field_says_when_mail_is_to_go(tmp_path: Path) -> None:
+    content = _dated("X-Deliver-At: @60\r\n\r\n")
+    async with _assembly(tmp_path, more="release_header: null") as gateway:
+        gateway.ingress.release_header = gateway.config.release_header
+        assert (await gateway.submit("b@example.net", content=content)).startswith("250")
+    async with _assembly(tmp_path, more="limits: {hold: null}") as gateway:
+        gateway.ingress.release_header = gateway.config.release_header
+        reply = await gateway.submit("b@example.net", content=content)
+        assert reply == "550 5.6.0 X-Deliver-At: mail is not kept for later here"
+
+
+async def test_the_field_stays_in_the_message(tmp_path: Path) -> None:
+    async with _assembly(tmp_path, more="release_header: X-Later") as gateway:
+        gateway.ingress.release_header = gateway.config.release_header
+        content = _dated("X-Later:  @3600 \r\nSubject: x\r\n\r\n")
+        await gateway.submit("b@example.net", content=content)
+        (stored,) = _contents(gateway)
+        assert below_trace(stored) == content
+
+
+async def test_many_lines_are_no_loop(tmp_path: Path) -> None:
+    async with _assembly(tmp_path, more="limits: {hops: 5}") as gateway:
+        lines = b"X: y\r\n" * 20 + b"Subject: x\r\n\r\n"
+        hop = b"Received: from x\r\n\tby y; Mon, 18 Mar 2030 09:00:00 +0900\r\n"
+        assert (await gateway.submit("b@example.net", content=hop * 4 + lines)).startswith("250")
+        reply = await gateway.submit("b@example.net", content=hop * 5 + lines)
+        assert reply.startswith("554 5.4.6")
+        assert (await gateway.submit("b@example.net", content=b"Received:\r\n" * 5)).startswith(
+            "554"
+        )
+
+
+async def test_the_original_recipient_is_in_the_queue(tmp_path: Path) -> None:
+    hooks = (
+        "@hookimpl\ndef rcpt(self, recipient):\n"
+        "    if recipient.address.startswith('b'):\n        recipient.address = 'x@example.net'",
+        _message_hook("message.recipients[-1].address = 'y@example.net'"),
+        "@hookimpl\ndef admit(self, delivery):\n    return Quarantine(' '.join(sorted("
+        "one.address + '=' + str(one.orcpt) for one in delivery.recipients)))",
+    )
+    async with _assembly(tmp_path, *hooks) as gateway:
+        await gateway.submit("b@example.net", "c@example.net", "d@example.net")
+        rows = await until(lambda: [row.held for row in gateway.rows() if row.held], "the hook")
+        assert set(rows) == {
+            "c@example.net=None x@example.net=rfc822;b@example.net"
+            " y@example.net=rfc822;d@example.net"
+        }
 
 
 async def test_quarantine_and_discard_at_mail(tmp_path: Path) -> None:

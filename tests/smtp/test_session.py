@@ -7,8 +7,10 @@ import base64
 import socket
 import ssl
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,9 @@ def start(tmp_path: Path) -> Start:
 async def test_the_greeting_of_esmtp(start: Start) -> None:
     async with start() as gateway, gateway.client(greet=False) as client:
         assert await client.reply() == "220 gw.example.com ESMTP"
-        assert (await client.say("EHLO client.example.org")).split("\n") == [
+        lines = (await client.say("EHLO client.example.org")).split("\n")
+        latest = lines.pop(-2).removeprefix("250-FUTURERELEASE 2592000 ")
+        assert lines == [
             "250-gw.example.com",
             "250-PIPELINING",
             "250-SIZE 52428800",
@@ -56,8 +60,11 @@ async def test_the_greeting_of_esmtp(start: Start) -> None:
             "250-SMTPUTF8",
             "250-DSN",
             "250-ENHANCEDSTATUSCODES",
+            "250-MT-PRIORITY",
             "250 CHUNKING",
         ]
+        assert abs(datetime.fromisoformat(latest).timestamp() - time.time() - 2592000) < 60
+        assert latest.endswith("Z")
         assert await client.say("HELO client.example.org") == "250 gw.example.com"
 
 
@@ -158,7 +165,14 @@ async def test_a_command_after_mail(start: Start, command: str, reply: str) -> N
         (f"ENVID={'a' * 101}", "501 5.5.4"),
         ("AUTH=<>", "250 2.1.0"),
         ("AUTH", "501 5.5.4"),
-        ("HOLDFOR=9", "555 5.5.4"),
+        ("HOLDFOR=9", "250 2.1.0"),
+        ("HOLDFOR=2592001", "501 5.5.4"),
+        ("HOLDUNTIL=2020-01-01T00:00:00Z", "250 2.1.0"),
+        ("HOLDUNTIL=9999-01-01T00:00:00Z", "501 5.5.4"),
+        ("MT-PRIORITY=-3", "250 2.1.0"),
+        ("MT-PRIORITY=11", "501 5.5.4"),
+        ("REQUIRETLS", "530 5.7.10"),
+        ("BY=120;R", "555 5.5.4"),
     ],
 )
 async def test_the_parameters_of_mail(start: Start, parameters: str, reply: str) -> None:
@@ -167,6 +181,53 @@ async def test_the_parameters_of_mail(start: Start, parameters: str, reply: str)
         assert (await client.say(f"MAIL FROM:<> {parameters}")).startswith(
             "503" if reply.startswith("250") else reply
         )
+
+
+# FUTURERELEASE (RFC 4865) and REQUIRETLS (RFC 8689).
+
+
+@pytest.mark.parametrize("hold", ["0", "null"])
+async def test_mail_is_not_kept_for_later(start: Start, hold: str) -> None:
+    async with start(f"limits: {{hold: {hold}}}") as gateway, gateway.client() as client:
+        assert "FUTURERELEASE" not in await client.say("EHLO client.example.org")
+        reply = await client.say("MAIL FROM:<a@example.com> HOLDFOR=9")
+        assert reply.startswith("555 5.5.4")
+
+
+async def test_mail_is_kept_for_those_who_may_relay(start: Start, users: Users) -> None:
+    command = "MAIL FROM:<a@example.com> HOLDFOR=9"
+    async with start(allow=()) as gateway, gateway.client() as client:
+        assert "FUTURERELEASE" not in await client.say("EHLO client.example.org")
+        assert (await client.say(command)).startswith("554 5.7.1")
+    async with (
+        start("limits: {hold: 1h}", users=users, plaintext_auth=True, allow=()) as gateway,
+        gateway.client() as client,
+    ):
+        # Who logs in does not say EHLO again.
+        assert "250-FUTURERELEASE 3600 20" in await client.say("EHLO client.example.org")
+        assert (await client.say(command)).startswith("530 5.7.0")
+        login = base64.b64encode("\0shop\0sécret".encode()).decode()
+        assert (await client.say(f"AUTH PLAIN {login}")).startswith("235")
+        assert (await client.say(command)).startswith("250 2.1.0")
+
+
+async def test_what_mail_asks_for_reaches_plugins_and_queue(start: Start, tmp_path: Path) -> None:
+    body = """
+@hookimpl
+def message(self, message):
+    asked = (message.priority, message.require_tls, message.release > time.time() + 90)
+    return Reject(repr(asked), 554, "5.7.1")
+"""
+    plugin = write_plugin(tmp_path, "site", body)
+    async with start(f"plugins: [{plugin}]") as gateway, gateway.client() as client:
+        for parameters, asked in (
+            ("", (None, False, False)),
+            ("MT-PRIORITY=0", (0, False, False)),
+            ("MT-PRIORITY=-9 HOLDFOR=100", (-9, False, True)),
+        ):
+            await client.say(f"MAIL FROM:<a@example.com> {parameters}")
+            await client.say("RCPT TO:<b@example.net>")
+            assert await client.data(b"Subject: x\r\n\r\n") == f"554 5.7.1 {asked}"
 
 
 async def test_mail_needs_a_greeting(start: Start) -> None:
@@ -577,6 +638,12 @@ async def test_starttls(start: Start, server_tls: ssl.SSLContext, users: Users) 
         offer = await client.say("EHLO client.example.org")
         assert "STARTTLS" not in offer
         assert "250-AUTH PLAIN LOGIN" in offer
+        assert "250-REQUIRETLS" in offer
+        assert (await client.say("MAIL FROM:<a@example.com> REQUIRETLS=1")).startswith("501")
+        assert (await client.say("MAIL FROM:<a@example.com> REQUIRETLS")).startswith("250 2.1.0")
+        assert gateway.listener.sessions
+        assert all(session.transaction.message.require_tls for session in gateway.listener.sessions)
+        await client.say("RSET")
         assert (await client.say("STARTTLS")).startswith("503")
         await client.say("MAIL FROM:<a@example.com>")
         assert (await client.say("RCPT TO:<b@example.net>")).startswith("530 5.7.0")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.configuration.config import KeyPair
+from gateway.configuration.key_pair import KeyPair
 from gateway.hooks.watchdog import Watchdog
 from gateway.web.asgi import Receive, Scope, Send
 from gateway.web.connection import LINGER

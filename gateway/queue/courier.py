@@ -1,0 +1,199 @@
+"""One attempt at delivery: route → source → admit → deliver, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.attempt import Delivery, Disposition, Outcome, Route, Source, Times
+from gateway.delivery.connections import Busy, Connections
+from gateway.delivery.route import Router
+from gateway.hooks.actions import Delay, Quarantine, Reject, Tempfail
+from gateway.hooks.chain import Chain, Copy
+from gateway.mail.message import Message
+from gateway.mail.seven_bit import seven_bit
+from gateway.queue.placement import claimant_of
+from gateway.queue.settle import Settler
+from gateway.spool.queue_entry import Entry, Envelope, Settlement
+
+RECEIVE_DELAY = 300.0
+"""Seconds until a plugin is asked again to take a message of its own that it could not take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The attempt was made, or there will be none: this is to be written."""
+
+    settlement: Settlement
+    reports: Sequence[Copy] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Nothing was tried, and may be in some seconds; `lane`: nor for any other of the lane."""
+
+    seconds: float
+    reason: str
+    lane: bool
+
+
+class Courier:
+    """Takes entries to their next hops.
+
+    Args:
+        chain, router, connections, settler: what an attempt passes.
+        hostname: the EHLO name where no plugin chooses one.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        router: Router,
+        connections: Connections,
+        settler: Settler,
+        hostname: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._chain = chain
+        self._router = router
+        self._connections = connections
+        self._settler = settler
+        self._source = Source(None, hostname)
+        self._clock = clock
+
+    async def attempt(
+        self, entry: Entry, content: bytes, give_back: Callable[[Entry], None]
+    ) -> Settled | Later | Busy:
+        """Tries to deliver an entry.
+
+        Args:
+            entry: the recipients; those that go in a further transaction are taken out of it.
+            content: the message.
+            give_back: gets an entry with the recipients that were taken out.
+        """
+        claimant = claimant_of(entry.lane)
+        if claimant is not None:
+            return Settled(await self._receive(entry, content, claimant))
+        times = Times(active=self._clock())
+        delivery = self._delivery(entry, content)
+        chain = self._chain
+        stage = "route"
+        answer: Route | Source | Delay | Quarantine | Reject | Outcome | None
+        answer = await self._route(entry, delivery)
+        if isinstance(answer, Route):
+            delivery.route = answer
+            stage = "source"
+            answer = chain.source(delivery) if chain.steps["source"] else None
+            if answer is None or isinstance(answer, Source):
+                delivery.source = answer or self._source
+                stage = "admit"
+                answer = chain.admit(delivery) if chain.steps["admit"] else None
+        if isinstance(answer, Delay):
+            reason = answer.reason or f"{stage}: later"
+            if self._settler.has_time(entry):
+                return Later(answer.seconds, reason, answer.lane)
+            answer = Outcome(Disposition.DEFERRED, 0, "4.4.7", reason, stage=stage)
+        if isinstance(answer, Quarantine):
+            return Settled(self._settler.hold(entry, answer.reason))
+        outcomes: list[Outcome] | Busy
+        if isinstance(answer, Reject):
+            answer = Outcome(
+                Disposition.FAILED, answer.code, answer.status, answer.text, stage=stage
+            )
+        if isinstance(answer, Outcome):
+            outcomes = [answer] * len(entry.items)
+        else:
+            _take_apart(entry, delivery, give_back)
+            assert delivery.route is not None
+            assert delivery.source is not None
+            outcomes = await self._connections.deliver(
+                delivery, delivery.route, delivery.source, times
+            )
+            if isinstance(outcomes, Busy):
+                return outcomes
+        times.done = self._clock()
+        return Settled(*self._settler.conclude(entry, delivery, outcomes, times))
+
+    async def _route(
+        self, entry: Entry, delivery: Delivery
+    ) -> Route | Delay | Reject | Quarantine | Outcome:
+        via = entry.items[0].via
+        if via:
+            return self._router.via(via)
+        answer = await self._chain.route(delivery) if self._chain.steps["route"] else None
+        return await self._router.route(delivery.domain) if answer is None else answer
+
+    def _delivery(self, entry: Entry, content: bytes) -> Delivery:
+        envelope = entry.envelope
+        items = entry.items
+        return Delivery(
+            message_id=envelope.queue_id,
+            sender=envelope.sender,
+            recipients=[item.recipient for item in items],
+            client=envelope.client,
+            stream=envelope.stream,
+            received=envelope.received,
+            attempts=min([item.attempts for item in items]),
+            content=content,
+            notes=envelope.notes,
+            smtputf8=envelope.smtputf8,
+            ret=envelope.ret,
+            envid=envelope.envid,
+            return_path=items[0].recipient.return_path,
+            require_tls=envelope.require_tls,
+            priority=envelope.mt_priority,
+            lane=entry.lane,
+            in_seven_bits=lambda: self._in_seven_bits(envelope, content),
+        )
+
+    def _in_seven_bits(self, envelope: Envelope, content: bytes) -> bytes | Outcome:
+        """The message for a server without 8BITMIME; it is sealed anew, as its bytes change."""
+        converted = seven_bit(content[envelope.seal :])
+        if converted is None:
+            text = "the message has 8-bit content that cannot be converted for this server"
+            return Outcome(Disposition.FAILED, 0, "5.6.3", text, "data")
+        message = _message_of(envelope, converted)
+        refusal = self._chain.seal(Copy(message)) if envelope.seal else None
+        if refusal is not None:
+            text = f"the converted message cannot be sealed: {refusal.text}"
+            return Outcome(Disposition.DEFERRED, 0, "4.6.3", text, "data")
+        return message.content
+
+    async def _receive(self, entry: Entry, content: bytes, claimant: str) -> Settlement:
+        """Gives a message that was held, and released by a person, to the plugin that it is for."""
+        settler = self._settler
+        if all(step.plugin != claimant for step in self._chain.steps["receive"]):
+            return settler.hold(entry, f"it is for the plugin {claimant}, which is not there")
+        message = _message_of(entry.envelope, content)
+        for item in entry.items:
+            message.add_recipient(item.recipient.address)
+        answer = await self._chain.receive(claimant, message)
+        if isinstance(answer, Quarantine):
+            return settler.hold(entry, answer.reason)
+        if isinstance(answer, Reject):
+            return settler.hold(entry, f"the plugin {claimant} refused it: {answer.text}")
+        if isinstance(answer, Tempfail):
+            return settler.postpone(entry, RECEIVE_DELAY, answer.text)
+        return Settlement(entry, done=list(entry.items))
+
+
+def _take_apart(entry: Entry, delivery: Delivery, give_back: Callable[[Entry], None]) -> None:
+    """Leaves as many recipients in an entry as one transaction may have."""
+    most = delivery.recipients_per_message
+    if most is None or len(entry.items) <= max(1, most):
+        return
+    most = max(1, most)
+    rest = Entry(entry.shard, entry.envelope, entry.lane, entry.priority, entry.items[most:], None)
+    entry.items = entry.items[:most]
+    delivery.recipients = delivery.recipients[:most]
+    give_back(rest)
+
+
+def _message_of(envelope: Envelope, content: bytes) -> Message:
+    message = Message(envelope.queue_id, envelope.sender, envelope.client, envelope.stream)
+    message.smtputf8 = envelope.smtputf8
+    message.notes = dict(envelope.notes)
+    message.receive(content)
+    return message

@@ -1,0 +1,499 @@
+"""Connections under ceilings: who gets one, who waits, and whose turn comes next."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.attempt import Disposition, Source
+from gateway.delivery import pool
+from gateway.delivery.connection import Timeouts
+from gateway.delivery.connections import Busy, Connections
+from gateway.limits import Limits, LimitsFullError
+from gateway.testing import Hang, NextHop, Wait
+from tests.delivery.sending import (
+    CONTENT,
+    SOURCE,
+    attempt,
+    delivering,
+    lines,
+    make_delivery,
+    make_route,
+    send,
+    until,
+)
+
+DELIVERED, DEFERRED = Disposition.DELIVERED, Disposition.DEFERRED
+OTHER = Source("127.0.0.5", "five.example.com")
+
+
+class Watched(NextHop):
+    """A next hop that knows how many connections were open at most."""
+
+    def __init__(self, **script: Any) -> None:
+        super().__init__(**script)
+        self.most = 0
+
+    def received(self, message: Any) -> None:
+        self.most = max(self.most, self.open_connections)
+        super().received(message)
+
+
+@asynccontextmanager
+async def _two(path: Path) -> AsyncIterator[tuple[Connections, Connections]]:
+    """What two workers have that share their limits."""
+    async with delivering(limits=path) as one, delivering(limits=path) as two:
+        yield one, two
+
+
+async def _leased(path: Path, key: str, count: int) -> None:
+    limits = Limits(path)
+    await until(lambda: limits.leased(key) == count, f"{count} leases under {key}")
+    limits.close()
+
+
+async def test_there_are_no_more_connections_than_may_be(tmp_path: Path) -> None:
+    async with Watched(dot=Wait(0.01, "250 Ok")) as hop, delivering() as connections:
+        outcomes = await asyncio.gather(
+            *(
+                send(connections, hop, make_delivery(ceilings={"site": 3}, lane=f"{n % 8}.example"))
+                for n in range(30)
+            )
+        )
+        assert {outcome.disposition for (outcome,) in outcomes} == {DELIVERED}
+        assert hop.most == 3
+        assert hop.connections == 3
+
+
+async def test_two_domains_take_turns_over_the_one_connection_there_may_be() -> None:
+    async with Watched(dot=Wait(0.01, "250 Ok")) as hop, delivering() as connections:
+
+        async def one_after_the_other(domain: str) -> None:
+            for _ in range(10):
+                delivery = make_delivery(f"b@{domain}", ceilings={"site": 1}, lane=domain)
+                (outcome,) = await send(connections, hop, delivery)
+                assert outcome.disposition is DELIVERED
+
+        await asyncio.gather(one_after_the_other("one.net"), one_after_the_other("two.net"))
+        order = [message.recipients[0][0] for message in hop.messages]
+        assert order == ["b@one.net", "b@two.net"] * 10
+        assert (hop.connections, hop.most) == (1, 1)
+
+
+async def test_who_waited_longest_is_next() -> None:
+    async with NextHop(dot=Wait(0.05, "250 Ok")) as hop, delivering() as connections:
+        tasks = []
+        for number in range(12):
+            delivery = make_delivery(
+                f"b{number}@example.net", ceilings={"site": 1}, lane=f"{number % 3}.example"
+            )
+            tasks.append(asyncio.create_task(send(connections, hop, delivery)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        order = [message.recipients[0][0] for message in hop.messages]
+        assert order == [f"b{number}@example.net" for number in range(12)]
+
+
+async def test_only_a_few_of_a_lane_wait() -> None:
+    async with NextHop(dot=Wait(0.3, "250 Ok")) as hop, delivering() as connections:
+        assert not connections.is_crowded("a.example")
+
+        def deliver(lane: str) -> asyncio.Task[Any]:
+            delivery = make_delivery(ceilings={"site of a": 1}, lane=lane)
+            return asyncio.create_task(attempt(connections, hop, delivery))
+
+        first = deliver("a.example")
+        await hop.wait(1)
+        waiting = [deliver("a.example") for _ in range(pool.WAITERS_PER_LANE)]
+        await until(lambda: connections.is_crowded("a.example"), "all to wait")
+        began = time.monotonic()
+        busy = await deliver("a.example")
+        assert time.monotonic() - began < 0.2
+        assert isinstance(busy, Busy)
+        assert 0 < busy.seconds < 1
+        assert busy.reason == "as many connections are open as may be: 1 under site of a"
+        assert not connections.is_crowded("b.example")
+        waiting.append(deliver("b.example"))
+        for task in (first, *waiting):
+            assert not isinstance(await task, Busy)
+        assert len(hop.messages) == 2 + pool.WAITERS_PER_LANE
+        assert not connections.is_crowded("a.example")
+
+
+async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "PATIENCE", 0.3)
+    async with NextHop(dot=Hang()) as hop, delivering() as connections:
+        first = asyncio.create_task(
+            attempt(connections, hop, make_delivery(ceilings={"site": 1}, lane="a.example"))
+        )
+        await hop.wait(1)
+        began = time.monotonic()
+        busy = await attempt(connections, hop, make_delivery(ceilings={"site": 1}, lane="b"))
+        assert isinstance(busy, Busy)
+        assert 0.25 < time.monotonic() - began < 5.0
+        assert len(hop.messages) == 1
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_a_ceiling_of_none_lets_nobody_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "PATIENCE", 0.1)
+    async with NextHop() as hop, delivering() as connections:
+        busy = await attempt(connections, hop, make_delivery(ceilings={"site": 0}))
+        assert isinstance(busy, Busy)
+        assert hop.connections == 0
+
+
+async def test_an_idle_connection_makes_room_for_another_source() -> None:
+    async with Watched() as hop, delivering(idle=60.0) as connections:
+        for source in (SOURCE, OTHER, SOURCE):
+            began = time.monotonic()
+            delivery = make_delivery(ceilings={"site": 1})
+            (outcome,) = await send(connections, hop, delivery, source)
+            assert outcome.disposition is DELIVERED
+            assert time.monotonic() - began < pool.IDLE_UNDER_CEILING / 2
+        assert (hop.connections, hop.most) == (3, 1)
+        assert lines(hop, 1)[-1] == lines(hop, 2)[-1] == "QUIT"
+
+
+async def test_a_busy_connection_makes_room_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "TURN", 0.3)
+    async with Watched(dot=Wait(0.01, "250 Ok")) as hop, delivering() as connections:
+        delivered = False
+
+        async def keep_busy() -> None:
+            while not delivered:
+                delivery = make_delivery(ceilings={"site": 1}, lane="a.example")
+                assert not isinstance(await attempt(connections, hop, delivery), Busy)
+
+        busy = [asyncio.create_task(keep_busy()) for _ in range(3)]
+        await hop.wait(3)
+        delivery = make_delivery(ceilings={"site": 1}, lane="b.example")
+        (outcome,) = await send(connections, hop, delivery, OTHER)
+        assert outcome.disposition is DELIVERED
+        delivered = True
+        await asyncio.gather(*busy)
+        assert hop.most == 1
+        # Its turn was not over before the time, so that connections are worth their while.
+        helos = [message.helo for message in hop.messages]
+        assert helos.index(OTHER.helo) > 5
+
+
+async def test_a_connection_counts_under_all_the_names_that_it_serves(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    async with NextHop() as hop, delivering(limits=path) as connections:
+        await send(connections, hop, make_delivery(ceilings={"site": 5}))
+        await _leased(path, "site", 1)
+        await send(connections, hop, make_delivery(ceilings={"site": 5, "one.net": 5}))
+        await send(connections, hop, make_delivery(ceilings={"two.net": 5}))
+        await send(connections, hop, make_delivery())
+        for key in ("site", "one.net", "two.net"):
+            await _leased(path, key, 1)
+        assert hop.connections == 1
+        await connections.close(5.0)
+        for key in ("site", "one.net", "two.net"):
+            await _leased(path, key, 0)
+
+
+async def test_a_name_that_is_full_needs_a_connection_that_counts_there() -> None:
+    async with NextHop() as hop, delivering() as connections:
+        await send(connections, hop, make_delivery(ceilings={"site": 5, "one.net": 1}))
+        # The connection of the other source takes the place under one.net; this one has none.
+        first = asyncio.create_task(
+            send(connections, hop, make_delivery(ceilings={"site": 5, "two.net": 1}), OTHER)
+        )
+        await first
+        delivery = make_delivery(ceilings={"site": 5, "two.net": 1})
+        (outcome,) = await send(connections, hop, delivery)
+        assert outcome.disposition is DELIVERED
+        # Over the connection that counts under two.net it cannot go: that is another source's.
+        assert [message.helo for message in hop.messages] == [
+            "gw.example.com",
+            "five.example.com",
+            "gw.example.com",
+        ]
+
+
+async def test_a_lower_ceiling_closes_what_is_too_much(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    async with NextHop(dot=Wait(0.05, "250 Ok")) as hop, delivering(limits=path) as connections:
+        await asyncio.gather(
+            *(send(connections, hop, make_delivery(ceilings={"site": 4})) for _ in range(4))
+        )
+        await _leased(path, "site", 4)
+        for _ in range(3):
+            await send(connections, hop, make_delivery(ceilings={"site": 2}))
+        await until(lambda: hop.open_connections <= 2, "the connections to close")
+        assert hop.connections == 4
+
+
+async def test_what_is_idle_under_a_ceiling_is_given_up_soon(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    async with NextHop() as hop, delivering(limits=path, idle=60.0) as connections:
+        began = time.monotonic()
+        await send(connections, hop, make_delivery(ceilings={"site": 1}))
+        await hop.wait_closed()
+        assert 0.9 < time.monotonic() - began < 10.0
+        assert lines(hop)[-1] == "QUIT"
+        await _leased(path, "site", 0)
+
+
+async def test_a_connection_that_breaks_gives_its_place_back(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    async with delivering(limits=path) as connections:
+        async with NextHop() as hop:
+            await send(connections, hop, make_delivery(ceilings={"site": 1}))
+        await _leased(path, "site", 0)
+
+
+@pytest.mark.parametrize("stage", ["banner", "ehlo", "mail", "rcpt", "dot"])
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_whatever_happens_the_place_is_given_back(
+    tmp_path: Path, stage: str, cancelled: bool
+) -> None:
+    path = tmp_path / "limits"
+    script: dict[str, Any] = {stage: Hang()}
+    timeouts = Timeouts(*[60.0 if cancelled else 0.2] * len(Timeouts.__slots__))
+    async with NextHop(**script) as hop, delivering(timeouts, limits=path) as connections:
+        task = asyncio.create_task(
+            attempt(connections, hop, make_delivery(ceilings={"site": 1, "x": 2}))
+        )
+        await _leased(path, "site", 1)
+        await until(lambda: hop.open_connections, "the connection")
+        if cancelled:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            ((outcome,),) = (await task,)
+            assert outcome.disposition is DEFERRED
+        await _leased(path, "site", 0)
+        await _leased(path, "x", 0)
+
+
+async def test_a_place_is_given_back_where_nobody_answers(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    async with delivering(limits=path) as connections:
+        delivery = make_delivery(ceilings={"site": 1})
+        (outcome,) = await send(connections, make_route("127.0.0.1:1", "127.0.0.1:2"), delivery)
+        assert (outcome.disposition, outcome.status) == (DEFERRED, "4.4.1")
+        await _leased(path, "site", 0)
+
+
+async def test_a_waiter_that_is_cancelled_leaves_the_queue() -> None:
+    async with NextHop(dot=Wait(0.2, "250 Ok")) as hop, delivering() as connections:
+
+        def deliver(name: str) -> asyncio.Task[Any]:
+            delivery = make_delivery(f"{name}@x.net", ceilings={"site": 1}, lane=name)
+            return asyncio.create_task(attempt(connections, hop, delivery))
+
+        first = deliver("first")
+        await hop.wait(1)
+        second, third = deliver("second"), deliver("third")
+        await asyncio.sleep(0.02)
+        second.cancel()
+        assert not isinstance(await first, Busy)
+        assert not isinstance(await third, Busy)
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        assert [m.recipients[0][0] for m in hop.messages] == ["first@x.net", "third@x.net"]
+        assert hop.connections == 1
+
+
+async def test_what_a_cancelled_waiter_was_given_goes_to_the_next() -> None:
+    async with NextHop(dot=Wait(0.1, "250 Ok")) as hop, delivering() as connections:
+        tasks: list[asyncio.Task[Any]] = []
+
+        def deliver(name: str) -> asyncio.Task[Any]:
+            delivery = make_delivery(f"{name}@x.net", ceilings={"site": 1}, lane=name)
+            tasks.append(asyncio.create_task(attempt(connections, hop, delivery)))
+            return tasks[-1]
+
+        first = deliver("first")
+        await hop.wait(1)
+        second = deliver("second")
+        deliver("third")
+        await asyncio.sleep(0.02)
+        # When the first is done, the second has been given the connection, and has not run yet.
+        first.add_done_callback(lambda _: second.cancel())
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(results[1], asyncio.CancelledError)
+        assert not isinstance(results[2], Busy | BaseException)
+        assert len(hop.messages) in (2, 3)
+        assert hop.messages[-1].recipients[0][0] == "third@x.net"
+
+
+async def test_closing_sends_those_away_who_wait() -> None:
+    async with NextHop(dot=Hang()) as hop, delivering() as connections:
+
+        def deliver() -> asyncio.Task[Any]:
+            delivery = make_delivery(ceilings={"site": 1})
+            return asyncio.create_task(attempt(connections, hop, delivery))
+
+        first = deliver()
+        await hop.wait(1)
+        second = deliver()
+        await asyncio.sleep(0.02)
+        await connections.close(0.05)
+        assert isinstance(await second, Busy)
+        ((outcome,),) = (await first,)
+        assert outcome.disposition is DEFERRED
+        assert len(hop.messages) == 1
+
+
+# Several processes.
+
+
+async def test_a_ceiling_holds_for_all_workers(tmp_path: Path) -> None:
+    async with Watched(dot=Wait(0.01, "250 Ok")) as hop, _two(tmp_path / "limits") as both:
+
+        async def some(connections: Connections, lane: str) -> None:
+            for _ in range(10):
+                delivery = make_delivery(ceilings={"site": 2}, lane=lane)
+                while isinstance(await attempt(connections, hop, delivery), Busy):
+                    pass
+
+        await asyncio.gather(
+            *(some(connections, lane) for connections in both for lane in ("a", "b", "c"))
+        )
+        assert len(hop.messages) == 60
+        assert hop.most == 2
+
+
+async def test_each_worker_has_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "TURN", 0.2)
+    async with Watched(dot=Wait(0.005, "250 Ok")) as hop, _two(tmp_path / "limits") as both:
+        served = {"one": 0, "two": 0}
+
+        async def endlessly(connections: Connections, name: str) -> None:
+            while min(served.values()) < 20:
+                delivery = make_delivery(f"{name}@x.net", ceilings={"site": 1}, lane=name)
+                if not isinstance(await attempt(connections, hop, delivery), Busy):
+                    served[name] += 1
+
+        async with asyncio.timeout(60):
+            await asyncio.gather(
+                *(
+                    endlessly(connections, name)
+                    for name, connections in zip(served, both, strict=True)
+                    for _ in range(3)
+                )
+            )
+        assert hop.most == 1
+        # They alternate, and not with each message.
+        assert 2 <= hop.connections <= len(hop.messages) / 4
+
+
+async def test_who_has_nobody_to_wait_for_keeps_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "TURN", 0.05)
+    async with Watched(dot=Wait(0.02, "250 Ok")) as hop, _two(tmp_path / "limits") as (one, _):
+        for _ in range(20):
+            await send(one, hop, make_delivery(ceilings={"site": 1}))
+        assert hop.connections == 1
+
+
+# Servers that take no more connections than they like.
+
+
+async def test_a_server_that_takes_no_more_is_content_with_those_it_has() -> None:
+    banners = ["220 Welcome", *["421 4.7.0 Too many connections"] * 50]
+    async with NextHop(banner=banners, dot=Wait(0.02, "250 Ok")) as hop:
+        async with delivering() as connections:
+            first = asyncio.create_task(send(connections, hop))
+            await hop.wait(1)
+            more = [
+                asyncio.create_task(send(connections, hop, make_delivery(lane=f"{n}.example")))
+                for n in range(20)
+            ]
+            for task in (first, *more):
+                (outcome,) = await task
+                assert outcome.disposition is DELIVERED
+        assert {message.connection for message in hop.messages} == {1}
+        assert len(hop.messages) == 21
+
+
+async def test_when_that_connection_is_gone_the_server_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "PATIENCE", 0.3)
+    banners = ["220 Welcome", "421 4.7.0 Too many connections"]
+    async with NextHop(banner=banners, dot=Hang()) as hop, delivering() as connections:
+        first = asyncio.create_task(send(connections, hop))
+        await hop.wait(1)
+        busy = await attempt(connections, hop)
+        assert isinstance(busy, Busy)
+        assert "Too many connections" in busy.reason
+        first.cancel()
+        await hop.wait_closed()
+        (outcome,) = await send(connections, hop)
+        assert outcome.disposition is DEFERRED
+        assert "Too many connections" in outcome.text
+
+
+# What goes wrong here.
+
+
+async def test_limits_that_cannot_be_read_are_an_error_before_anything_is_tried(
+    tmp_path: Path,
+) -> None:
+    async with NextHop() as hop, delivering(limits=tmp_path) as connections:
+        with pytest.raises(OSError):
+            await attempt(connections, hop, make_delivery(ceilings={"site": 1}))
+        assert hop.connections == 0
+        (outcome,) = await send(connections, hop)
+        assert outcome.disposition is DELIVERED
+
+
+async def test_what_was_delivered_stays_delivered_though_limits_fail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with NextHop(dot=Wait(0.2, "250 Ok")) as hop, delivering() as connections:
+        first = asyncio.create_task(
+            send(connections, hop, make_delivery(ceilings={"site": 1}, lane="a"))
+        )
+        await hop.wait(1)
+        second = asyncio.create_task(
+            attempt(connections, hop, make_delivery(ceilings={"site": 1, "more": 1}, lane="b"))
+        )
+        await until(lambda: connections._pool._waiting, "the second to wait")
+
+        def full(*_: object) -> None:
+            raise LimitsFullError("no place for another key")
+
+        monkeypatch.setattr(Limits, "lease", full)
+        (outcome,) = await first
+        assert outcome.disposition is DELIVERED
+        with pytest.raises(LimitsFullError):
+            await second
+
+
+# Few messages over a connection.
+
+
+async def test_messages_per_connection_of_a_delivery() -> None:
+    async with NextHop() as hop, delivering() as connections:
+        for number in (None, 3, 3, 3, None, 1):
+            await send(connections, hop, make_delivery(messages_per_connection=number))
+        assert [m.connection for m in hop.messages] == [1, 1, 1, 2, 2, 3]
+        # The last took a new one, as two messages had gone over the other, and closed it.
+        await until(lambda: lines(hop, 3)[-1] == "QUIT", "the leave")
+
+
+async def test_messages_per_connection_count_for_those_who_wait() -> None:
+    async with Watched(dot=Wait(0.02, "250 Ok")) as hop, delivering() as connections:
+        deliveries = [
+            make_delivery(ceilings={"site": 1}, messages_per_connection=2, lane=str(number))
+            for number in range(6)
+        ]
+        await asyncio.gather(*(send(connections, hop, one) for one in deliveries))
+        assert [m.connection for m in hop.messages] == [1, 1, 2, 2, 3, 3]
+        assert hop.most == 1
+        assert all(message.content == CONTENT for message in hop.messages)

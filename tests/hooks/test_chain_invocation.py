@@ -1,0 +1,421 @@
+"""One call of a hook: a coroutine is driven by hand up to where it waits, and nobody can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.hooks.actions import Accept, Reject
+from gateway.hooks.invocation import call, run, run_apart
+from gateway.hooks.step import Fault, Step
+from gateway.hooks.watchdog import NEVER, HookTimeoutError, Watchdog
+
+LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+SUBJECT = object()
+
+
+@pytest.fixture
+def watchdog() -> Iterator[Watchdog]:
+    watchdog = Watchdog()
+    watchdog.start()
+    yield watchdog
+    watchdog.stop()
+
+
+def _step(function: Callable[..., Any], timeout: float = 60.0) -> Step:
+    return Step(
+        plugin="site",
+        hook="message",
+        call=function,
+        is_async=asyncio.iscoroutinefunction(function),
+        answers=(Accept,),
+        condition=None,
+        timeout=timeout,
+        on_error="tempfail",
+        per_recipient=False,
+    )
+
+
+def _in(new_loop: Any, main: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(main)
+
+
+def _is_idle(watchdog: Watchdog) -> bool:
+    return watchdog.deadline == NEVER and not watchdog.tasks
+
+
+# Answers.
+
+
+async def test_a_coroutine_that_never_waits_is_guarded_as_a_function_is(watchdog: Watchdog) -> None:
+    seen = []
+
+    async def hook(subject: object) -> Accept:
+        seen.append((subject, watchdog.deadline != NEVER, dict(watchdog.tasks)))
+        return Accept()
+
+    step = _step(hook)
+    assert await run(step, SUBJECT, watchdog) == Accept()
+    assert seen == [(SUBJECT, True, {})]
+    assert (step.calls, step.faults) == (1, 0)
+    assert _is_idle(watchdog)
+
+
+async def test_a_plain_function_is_called(watchdog: Watchdog) -> None:
+    step = _step(lambda subject: Accept() if subject is SUBJECT else None)
+    assert await run(step, SUBJECT, watchdog) == Accept()
+    assert call(step, SUBJECT, watchdog) == Accept()
+    assert await run_apart(step, SUBJECT) == Accept()
+    assert step.calls == 3
+    assert _is_idle(watchdog)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_an_answer_that_the_stage_does_not_know(watchdog: Watchdog, waits: bool) -> None:
+    async def hook(_: object) -> Reject:
+        if waits:
+            await asyncio.sleep(0)
+        return Reject("No")
+
+    step = _step(hook)
+    with pytest.raises(Fault, match="answered Reject, and may answer None, Accept"):
+        await run(step, SUBJECT, watchdog)
+    assert step.faults == 1
+
+
+# What a coroutine may do.
+
+VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="before")
+
+
+async def _sleep_shortly() -> object:
+    return await asyncio.sleep(0.001, "slept")
+
+
+async def _yield_to_others() -> object:
+    return await asyncio.sleep(0, "others first")
+
+
+async def _wait_for_a_future() -> object:
+    future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.set_result, "done")
+    return await future
+
+
+async def _wait_for_what_is_done() -> object:
+    future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    future.set_result("done already")
+    return await future
+
+
+async def _run_in_a_thread() -> object:
+    return await asyncio.to_thread(lambda: "from a thread")
+
+
+async def _start_tasks() -> object:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(asyncio.sleep(0, number)) for number in range(3)]
+    return [task.result() for task in tasks]
+
+
+async def _lose_a_task() -> object:
+    async def fail() -> None:
+        raise KeyError("lost")
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            await asyncio.sleep(60)
+    except ExceptionGroup as errors:
+        return repr(errors)
+    return None
+
+
+async def _give_up() -> object:
+    try:
+        async with asyncio.timeout(0.001):
+            await asyncio.sleep(60)
+    except TimeoutError:
+        return "gave up"
+    return None
+
+
+async def _give_up_at_once() -> object:
+    try:
+        async with asyncio.timeout(0):
+            await asyncio.sleep(60)
+    except TimeoutError:
+        return "gave up at once"
+    return None
+
+
+async def _give_up_otherwise() -> object:
+    try:
+        await asyncio.wait_for(asyncio.sleep(60), 0.001)
+    except TimeoutError:
+        return "waited in vain"
+    return None
+
+
+async def _fail_later() -> object:
+    future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.set_exception, ValueError("later"))
+    try:
+        return await future
+    except ValueError as error:
+        return repr(error)
+
+
+async def _cancel_itself() -> object:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        return task.uncancel()
+    return None
+
+
+async def _set_a_variable() -> object:
+    value = VARIABLE.get()
+    VARIABLE.set("within")
+    await asyncio.sleep(0)
+    return (value, VARIABLE.get())
+
+
+ACTS: list[Callable[[], Awaitable[object]]] = [
+    *(_sleep_shortly, _yield_to_others, _wait_for_a_future, _wait_for_what_is_done),
+    *(_run_in_a_thread, _start_tasks, _lose_a_task, _give_up, _give_up_at_once),
+    *(_give_up_otherwise, _fail_later, _cancel_itself, _set_a_variable),
+]
+
+
+@LOOPS
+@given(acts=st.lists(st.sampled_from(ACTS), max_size=4), fails=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_it_is_as_if_the_coroutine_were_awaited(
+    new_loop: object, acts: list[Callable[[], Awaitable[object]]], fails: bool
+) -> None:
+    async def hook(trace: list[object]) -> Accept:
+        trace.append(asyncio.current_task())
+        for act in acts:
+            done = await act()
+            trace.append(done)
+        trace.append(asyncio.current_task())
+        if fails:
+            raise LookupError("at the end")
+        return Accept()
+
+    async def awaited(trace: list[object]) -> str:
+        try:
+            return repr(await hook(trace))
+        except LookupError as error:
+            return f"plugin site failed in message: raised LookupError: {error}"
+
+    async def driven(trace: list[object]) -> str:
+        try:
+            return repr(await run(_step(hook), trace, idle))
+        except Fault as fault:
+            return str(fault)
+
+    async def trial(way: Callable[[list[object]], Awaitable[str]]) -> list[object]:
+        trace: list[object] = []
+        end = await way(trace)
+        task = asyncio.current_task()
+        assert task is not None
+        assert (trace[0], trace[-1] if len(trace) > len(acts) + 1 else task) == (task, task)
+        return [*trace[1 : len(acts) + 1], end, VARIABLE.get(), task.cancelling()]
+
+    idle = Watchdog()
+    assert _in(new_loop, trial(driven)) == _in(new_loop, trial(awaited))
+    assert _is_idle(idle)
+
+
+# Cancellation.
+
+
+@LOOPS
+@pytest.mark.parametrize("waits", [1, 2, 3])
+def test_a_client_that_goes_ends_the_hook(new_loop: object, waits: int) -> None:
+    watchdog = Watchdog()
+    ends: list[str] = []
+
+    async def hook(reached: asyncio.Event) -> None:
+        try:
+            for _ in range(waits - 1):
+                await asyncio.sleep(0)
+            reached.set()
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            ends.append("tidy")
+
+    async def main() -> None:
+        reached = asyncio.Event()
+        step = _step(hook)
+        task = asyncio.create_task(run(step, reached, watchdog))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+        assert (step.calls, step.faults) == (1, 0)
+
+    _in(new_loop, main())
+    assert ends == ["tidy"]
+    assert _is_idle(watchdog)
+
+
+@LOOPS
+def test_a_hook_may_go_on_after_a_cancellation(new_loop: object) -> None:
+    watchdog = Watchdog()
+
+    async def hook(reached: asyncio.Event) -> Accept:
+        for _ in range(2):
+            try:
+                reached.set()
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)
+        return Accept()
+
+    async def main() -> None:
+        reached = asyncio.Event()
+        task = asyncio.create_task(run(_step(hook), reached, watchdog))
+        for _ in range(2):
+            await reached.wait()
+            reached.clear()
+            task.cancel()
+            while not reached.is_set() and not task.done():
+                await asyncio.sleep(0)
+        assert await task == Accept()
+
+    _in(new_loop, main())
+
+
+# Being late.
+
+
+@LOOPS
+@pytest.mark.parametrize("waits", [0, 1, 2])
+def test_a_coroutine_that_waits_for_ever(new_loop: object, waits: int) -> None:
+    watchdog = Watchdog()
+    ends: list[str] = []
+
+    async def hook(_: object) -> None:
+        try:
+            for _ in range(waits):
+                await asyncio.sleep(0)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(0)
+            ends.append("tidy")
+
+    async def main() -> None:
+        step = _step(hook, timeout=0.05)
+        with pytest.raises(Fault, match=r"ran longer than 0\.05 s"):
+            await run(step, SUBJECT, watchdog)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        assert step.faults == 1
+        assert step.seconds >= 0.05
+
+    _in(new_loop, main())
+    assert ends == ["tidy"]
+    assert _is_idle(watchdog)
+
+
+@LOOPS
+@pytest.mark.parametrize("waits", [0, 1, 2])
+@pytest.mark.parametrize("busy", [lambda: time.sleep(60), lambda: sum(range(1000))])
+def test_a_coroutine_that_stops_the_worker(
+    watchdog: Watchdog, new_loop: object, waits: int, busy: Callable[[], object]
+) -> None:
+    async def hook(_: object) -> None:
+        for _ in range(waits):
+            await asyncio.sleep(0)
+        while True:
+            try:
+                busy()
+            except Exception:
+                raise AssertionError("a plugin must not catch it by accident") from None
+
+    async def main() -> None:
+        step = _step(hook, timeout=0.2)
+        started = time.monotonic()
+        with pytest.raises(Fault, match=r"ran longer than 0\.2 s"):
+            await run(step, SUBJECT, watchdog)
+        assert time.monotonic() - started < 30
+        await asyncio.sleep(0.2)  # the signal goes on, and finds nothing to interrupt
+
+    _in(new_loop, main())
+    assert _is_idle(watchdog)
+
+
+async def test_time_before_the_first_wait_counts() -> None:
+    watchdog = Watchdog()  # not armed: only the event loop's timer can end it
+
+    async def hook(_: object) -> None:
+        time.sleep(0.3)
+        await asyncio.sleep(60)
+
+    step = _step(hook, timeout=0.2)
+    with pytest.raises(Fault, match="ran longer"):
+        await run(step, SUBJECT, watchdog)
+    assert step.seconds < 30
+
+
+@pytest.mark.parametrize("tidy", [True, False])
+async def test_a_signal_as_soon_as_the_coroutine_waits(tidy: bool) -> None:
+    ended = []
+
+    class Waiting:
+        """A coroutine whose first step is interrupted when it has just been made."""
+
+        def send(self, _: None) -> None:
+            raise HookTimeoutError
+
+        def close(self) -> None:
+            ended.append("closed")
+            if not tidy:
+                raise RuntimeError("coroutine ignored GeneratorExit")
+
+    watchdog = Watchdog()
+    step = _step(lambda _: Waiting())
+    step.is_async = True
+    with pytest.raises(Fault, match="ran longer"):
+        await run(step, SUBJECT, watchdog)
+    assert ended == ["closed"]
+    assert _is_idle(watchdog)
+
+
+async def test_others_run_while_a_coroutine_waits(watchdog: Watchdog) -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+    order: list[int] = []
+
+    async def hook(number: int) -> None:
+        await gates[number].wait()
+        order.append(number)
+        if number:
+            gates[number - 1].set()
+
+    step = _step(hook)
+    tasks = [asyncio.create_task(run(step, number, watchdog)) for number in range(3)]
+    await asyncio.sleep(0)
+    assert len(watchdog.tasks) == 3
+    gates[2].set()
+    await asyncio.gather(*tasks)
+    assert order == [2, 1, 0]
+    assert step.calls == 3
+    assert _is_idle(watchdog)
