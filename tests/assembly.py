@@ -124,9 +124,10 @@ class Assembly:
         )
         self.limits = Limits(config.spool.limits)
         folder = config.spool.path
+        self.tls = Tls(config.relay.tls, self.resolver, folder / "mta-sts")
         self.connections = Connections(
             self.resolver,
-            Tls(config.relay.tls, self.resolver, folder / "mta-sts"),
+            self.tls,
             self.limits,
             idle=config.relay.idle,
             messages_per_connection=config.relay.messages_per_connection,
@@ -232,6 +233,7 @@ class Assembly:
             session.dismiss("421 4.3.2 The test is over")
         await self.dispatcher.stop(0.0)
         await self.connections.close(0.0)
+        await self.tls.close()
         await self.resolver.close()
         await self.spool.drain()
         self.spool.close()

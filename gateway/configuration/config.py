@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -69,6 +69,12 @@ def _workers(value: Any) -> Any:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
     raise ValueError("expected auto or a number of processes from 1")
+
+
+def _hold(value: float) -> float:
+    if value and not 1 <= value <= LONGEST_HOLD:
+        raise ValueError("must be from 1s to 11574d, as FUTURERELEASE can say it, or 0")
+    return value
 
 
 def _writable_file(path: Path) -> Path:
@@ -145,7 +151,7 @@ class Limits(Section):
     command_timeout: Time = time_field("5m", "How long a client may be silent between commands.")
     data_timeout: Time = time_field("10m", "How long a client may be silent within a message.")
     errors: int = Field(20, description="Protocol errors before a connection is closed.", ge=1)
-    hold: Annotated[Duration, Field(le=LONGEST_HOLD)] | None = time_field(
+    hold: Annotated[Duration, AfterValidator(_hold)] | None = time_field(
         "30d",
         "How long a client may have mail kept before it goes out (RFC 4865); 0 or null for not at "
         "all.",
@@ -292,7 +298,7 @@ def load_config(path: Path, text: str | None = None) -> Config:
     data = {
         key: value
         for key, value in document.data.items()
-        if value is not None or key not in Config.model_fields
+        if value is not None or key not in Config.model_fields or _may_be_null(key)
     }
     entries = read_entries(document, data.pop("plugins", None), problems)
     # A default does not see the folder that relative paths start from; a value does.
@@ -311,6 +317,10 @@ def load_config(path: Path, text: str | None = None) -> Config:
     config = config.model_copy(update={"plugins": tuple(entries)})
     config._document = document
     return config
+
+
+def _may_be_null(key: str) -> bool:
+    return type(None) in get_args(Config.model_fields[key].annotation)
 
 
 def _stream_problems(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -40,6 +40,7 @@ def usable(records: Iterable[Tlsa]) -> tuple[Tlsa, ...]:
         if record.usage in (TRUST_ANCHOR, END_ENTITY)
         and record.selector in (_WHOLE, _KEY)
         and (record.matching == 0 or record.matching in _DIGESTS)
+        and record.data
     ]
     strong = {(record.usage, record.selector) for record in known if record.matching == 2}
     return tuple(
@@ -61,36 +62,39 @@ def matches(
             3.2.2); where a record names the certificate itself, names and dates do not count.
         now: the time, with its zone.
     """
-    own = _read(chain[0]) if chain else None
-    if own is None:
+    if not chain:
         return False
-    if any(_is_meant(record, own) for record in records if record.usage == END_ENTITY):
+    if any(_is_meant(record, chain[0]) for record in records if record.usage == END_ENTITY):
         return True
     anchors = [record for record in records if record.usage == TRUST_ANCHOR]
-    if not anchors or not _is_for(own, names) or not _is_valid(own, now):
+    own = _read(chain[0]) if anchors else None
+    if own is None or not _is_for(own, names) or not _is_valid(own, now):
         return False
     in_records = [one.data for one in anchors if (one.selector, one.matching) == (_WHOLE, 0)]
     others = map(_read, [*chain[1:LONGEST_CHAIN], *in_records])
     return _is_issued_by(own, [one for one in others if one is not None], anchors, now)
 
 
+def _is_meant(record: Tlsa, certificate: bytes) -> bool:
+    data = _public_key(certificate) if record.selector == _KEY else certificate
+    if data is None:
+        return False
+    digest = _DIGESTS.get(record.matching)
+    return record.data == (data if digest is None else digest(data).digest())
+
+
 def _read(der: bytes) -> x509.Certificate | None:
     """A certificate that can be read to its end; None otherwise, for it proves nothing."""
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        _ = certificate.extensions
-    except (ValueError, UnsupportedAlgorithm):
+        with warnings.catch_warnings():
+            # What the library only warns of, it does not take back.
+            warnings.simplefilter("ignore")
+            certificate = x509.load_der_x509_certificate(der)
+            _ = certificate.extensions, certificate.subject, certificate.issuer
+    except Exception:
+        # Whatever the library says of octets that a hostile server made up.
         return None
     return certificate
-
-
-def _is_meant(record: Tlsa, certificate: x509.Certificate) -> bool:
-    if record.selector == _KEY:
-        data = _public_key(certificate.tbs_certificate_bytes)
-    else:
-        data = certificate.public_bytes(Encoding.DER)
-    digest = _DIGESTS.get(record.matching)
-    return record.data == (data if digest is None else digest(data).digest())
 
 
 def _is_issued_by(
@@ -108,7 +112,8 @@ def _is_issued_by(
     rest = [one for one in others if _is_valid(one, now) and _permits(one, names)]
     for depth in range(len(rest)):
         issuers = [one for one in rest if any(_has_signed(one, child, depth) for child in reached)]
-        if any(_is_meant(record, issuer) for issuer in issuers for record in anchors):
+        shown = [issuer.public_bytes(Encoding.DER) for issuer in issuers]
+        if any(_is_meant(record, der) for der in shown for record in anchors):
             return True
         reached = issuers
         rest = [one for one in rest if one not in issuers]
@@ -131,7 +136,8 @@ def _has_signed(issuer: x509.Certificate, child: x509.Certificate, depth: int) -
             return False
         # It compares the names as well.
         child.verify_directly_issued_by(issuer)
-    except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
+    except Exception:
+        # Also for keys and signatures of kinds that nobody knows.
         return False
     return True
 
@@ -201,14 +207,21 @@ def _extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
         return None
 
 
-def _public_key(certificate: bytes) -> bytes:
-    """The SubjectPublicKeyInfo of a TBSCertificate, as it stands there (RFC 5280 4.1)."""
-    position, _ = _element(certificate, 0)
-    # The version is optional; then come serial number, signature, issuer, validity and subject.
-    for _ in range(6 if certificate[position] == 0xA0 else 5):
-        _, position = _element(certificate, position)
-    _, end = _element(certificate, position)
-    return certificate[position:end]
+def _public_key(certificate: bytes) -> bytes | None:
+    """The SubjectPublicKeyInfo as it stands in a certificate (RFC 5280 4.1); None if there is none.
+
+    Read here, because a key must be compared as it is, and may be of a kind that nobody knows.
+    """
+    try:
+        position, _ = _element(certificate, 0)
+        position, _ = _element(certificate, position)
+        # The version is optional; then come serial number, signature, issuer, validity and subject.
+        for _ in range(6 if certificate[position] == 0xA0 else 5):
+            _, position = _element(certificate, position)
+        _, end = _element(certificate, position)
+    except IndexError:
+        return None
+    return certificate[position:end] if end <= len(certificate) else None
 
 
 def _element(der: bytes, position: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.attempt import Attempt, Delivery, Outcome, Route, Source
@@ -326,17 +326,20 @@ class Chain:
                 if step.on_error == "skip":
                     continue
                 return _postpone(step, fault)
+            if isinstance(answer, Delay) and answer.lane and step.condition is not None:
+                # Other mail of the lane may not meet the condition.
+                return replace(answer, lane=False)
             if answer is not None:
                 return answer
         return None
 
     def reply(self, attempt: Attempt) -> Outcome | Quarantine:
-        """Asks the `reply` hooks what the next hop's answer means.
+        """Asks the `reply` hooks what the next hop's answer means; each sees what those before it
+        made of it.
 
         What was delivered stays delivered. Quarantine comes from a fault only.
         """
-        outcome = attempt.outcome
-        delivered = outcome.disposition.value == "delivered"
+        delivered = attempt.outcome.disposition.value == "delivered"
         for step in self.steps["reply"]:
             condition = step.condition
             if condition is not None and not condition.matches_recipient(
@@ -352,8 +355,8 @@ class Chain:
                     return Quarantine(str(fault))
                 continue
             if answer is not None:
-                return answer
-        return outcome
+                attempt = replace(attempt, outcome=answer)
+        return attempt.outcome
 
     # The service process.
 

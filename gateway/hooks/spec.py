@@ -198,7 +198,8 @@ def reply(attempt: Attempt) -> Outcome | None:
 
     Runs: after each attempt that ended in DEFERRED or FAILED, and for DELIVERED too, where only
     None is taken: what was delivered stays delivered. A plain function.
-    Returns: None (as it is) or another Outcome (such as FAILED for a 4xx that never ends).
+    Returns: None (as it is) or another Outcome (such as FAILED for a 4xx that never ends), which
+    is what the plugins after this one see.
     Failure: logged, and the outcome stays as it is; `quarantine` holds what was not delivered.
     """
 

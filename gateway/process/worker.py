@@ -95,9 +95,10 @@ class Worker:
         self._limits = Limits(config.spool.limits)
         identity = Identity(config.hostname, tuple(listen.address for listen in config.listen))
         router = Router(config.relay, self._resolver, identity)
+        self._tls = Tls(config.relay.tls, self._resolver, folder / "mta-sts", clock)
         self._connections = Connections(
             self._resolver,
-            Tls(config.relay.tls, self._resolver, folder / "mta-sts", clock),
+            self._tls,
             self._limits,
             identity=identity,
             idle=config.relay.idle,
@@ -258,6 +259,7 @@ class Worker:
                 session.dismiss("421 4.3.2 The gateway is shutting down, please come again")
         await deliveries
         await self._connections.close(1.0)
+        await self._tls.close()
         await self._control.close()
         await self._spool.drain()
         self._spool.close()

@@ -216,6 +216,10 @@ def _make(change: Change, row: _Row, now: float) -> bool:
         item = row.item
         if change.via or not change.pool:
             item.via = change.via
+            item.home = item.home or row.lane
+            # Another way is another lane: that of its domain may be paused.
+            row.lane = f"via {','.join(change.via)}" if change.via else item.home
+            item.home = item.home if change.via else ""
         if change.pool:
             item.recipient.notes["pool"] = change.pool
         elif not change.via:
@@ -284,8 +288,8 @@ def _release(db: apsw.Connection, row: _Row) -> None:
 
 
 def _reroute(db: apsw.Connection, row: _Row) -> None:
-    sql = "UPDATE deliveries SET parameters=?, due=? WHERE id=? AND number=?"
-    db.execute(sql, (row.parameters, row.due, *row.key))
+    sql = "UPDATE deliveries SET parameters=?, lane=?, due=? WHERE id=? AND number=?"
+    db.execute(sql, (row.parameters, row.lane, row.due, *row.key))
 
 
 def _drop(db: apsw.Connection, row: _Row) -> None:

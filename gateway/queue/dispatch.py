@@ -16,7 +16,8 @@ from gateway.events import Event, Interest
 from gateway.hooks.chain import Copy
 from gateway.queue.alarm_clock import DEFECT_DELAY, AlarmClock
 from gateway.queue.courier import Courier, Later, Settled
-from gateway.queue.lane import PRIORITIES, Bounds, Lane, Window
+from gateway.queue.lane import PRIORITIES, Bounds, Lane
+from gateway.queue.memory import Memory
 from gateway.queue.pauses import Pauses
 from gateway.queue.placement import entries_of, held_apart, parts_of
 from gateway.queue.settle import Settler, event_of
@@ -24,9 +25,6 @@ from gateway.spool.queue_entry import Entry, Placed, Settlement
 from gateway.spool.shard import Shard
 from gateway.spool.shard_file import SpoolError
 from gateway.spool.spool import Spool
-
-CONTENT_IN_MEMORY = 128 << 10
-"""Octets up to which a message that has just come is kept in memory until its first attempt."""
 
 ENTRY_PATIENCE = 5.0
 LANE_PATIENCE = 60.0
@@ -78,8 +76,7 @@ class Dispatcher:
         self._lanes: dict[str, Lane] = {}
         self._starved: dict[str, Lane] = {}
         self._hungry: dict[tuple[str, int], Lane] = {}
-        self._in_memory = 0
-        self._octets = 0
+        self._memory = Memory(bounds)
         self._runners: set[asyncio.Task[None]] = set()
         self._alarm = AlarmClock(self._load, clock)
         self._withdrawn: set[tuple[int, int]] = set()
@@ -134,17 +131,12 @@ class Dispatcher:
         lane = self._lane(entry.lane)
         if lane.due > received:
             return Placed(entry, due=lane.due)
-        if self._room(lane.windows[entry.priority]) < len(entry.items) or not lane.reserve(entry):
+        if self._memory.room(lane.windows[entry.priority]) < len(entry.items) or not lane.reserve(
+            entry
+        ):
             return Placed(entry, due=received)
-        self._in_memory += len(entry.items)
+        self._memory.recipients += len(entry.items)
         return Placed(entry)
-
-    def _room(self, window: Window) -> int:
-        """How many more recipients of a window may be in memory."""
-        bounds, known = self._bounds, len(window.known)
-        return max(
-            min(bounds.window - known, bounds.memory - self._in_memory), bounds.share - known
-        )
 
     def _offer(self, placed: Iterable[Placed]) -> None:
         for item in placed:
@@ -156,11 +148,8 @@ class Dispatcher:
                 entry.content = None
                 self._expect(entry, item.due)
             else:
-                size = entry.envelope.size
-                if size > CONTENT_IN_MEMORY or self._octets + size > self._bounds.octets:
-                    entry.content = None
-                else:
-                    self._octets += size
+                assert entry.content is not None
+                self._memory.keep(entry, entry.content)
                 lane = self._lanes[entry.lane]
                 lane.windows[entry.priority].waiting.append(entry)
                 self._run(lane)
@@ -174,12 +163,12 @@ class Dispatcher:
         """An entry is no longer in memory."""
         lane = self._lanes[entry.lane]
         lane.forget(entry)
-        self._in_memory -= len(entry.items)
+        self._memory.recipients -= len(entry.items)
         if not self._stopping:
             self._refill(lane, entry.priority)
             if lane.waiting:
                 self._run(lane)
-            if self._hungry and self._in_memory < self._bounds.memory // 2:
+            if self._hungry and self._memory.is_half_empty:
                 self._feed()
         self._tidy(lane)
 
@@ -225,7 +214,7 @@ class Dispatcher:
         window = lane.windows[priority]
         if lane.due or not window.backlog or len(window.known) > self._bounds.window // 2:
             return
-        free = self._room(window)
+        free = self._memory.room(window)
         if free <= 0:
             self._hungry[lane.name, priority] = lane
             return
@@ -244,13 +233,13 @@ class Dispatcher:
                     window.known.update([(entry.envelope.id, item.number) for item in items])
                     window.waiting.append(entry)
                     free -= len(items)
-                    self._in_memory += len(items)
+                    self._memory.recipients += len(items)
         window.backlog = backlog
 
     def _feed(self) -> None:
         """Loads what could not be loaded while memory was full."""
         for (name, priority), lane in list(self._hungry.items()):
-            if self._in_memory >= self._bounds.memory:
+            if self._memory.is_full:
                 return
             del self._hungry[name, priority]
             self._refill(lane, priority)
@@ -304,28 +293,9 @@ class Dispatcher:
                 self._run(lane)
             self._tidy(lane)
 
-    def _content_of(self, entry: Entry) -> bytes | None:
-        content = entry.content
-        if content is None:
-            return entry.shard.content(entry.envelope.copy)
-        self._drop_content(entry)
-        return content
-
-    def _drop_content(self, entry: Entry) -> None:
-        if entry.content is not None:
-            self._octets -= len(entry.content)
-            entry.content = None
-
-    def _keep(self, entry: Entry, content: bytes) -> None:
-        """Keeps the content of an entry that is tried again soon, if there is room in memory."""
-        size = len(content)
-        if size <= CONTENT_IN_MEMORY and self._octets + size <= self._bounds.octets:
-            self._octets += size
-            entry.content = content
-
     async def _attempt(self, lane: Lane, entry: Entry) -> bool:
         """Makes an attempt; False if this runner cannot go on with the lane."""
-        content = self._content_of(entry)
+        content = self._memory.drop(entry) or entry.shard.content(entry.envelope.copy)
         if content is None:
             reason = "damaged on disk: its checksum does not fit"
             self._settle(self._settler.hold(entry, reason))
@@ -337,7 +307,7 @@ class Dispatcher:
                 settlement.reports = self._place(entry.shard, result.reports, self._clock())
             self._settle(settlement)
             return True
-        self._keep(entry, content)
+        self._memory.keep(entry, content)
         if isinstance(result, Busy):
             lane.put_back(entry)
             if lane.runners > 1:
@@ -383,7 +353,7 @@ class Dispatcher:
         if seconds > LANE_PATIENCE:
             lane.due = self._clock() + seconds
             for entry in lane.empty():
-                self._drop_content(entry)
+                self._memory.drop(entry)
                 self._settle(self._settler.postpone(entry, seconds, reason))
 
     def _resume(self, lane: Lane) -> None:
@@ -415,8 +385,9 @@ class Dispatcher:
         busy: set[tuple[int, int]] = set()
         for lane in list(self._lanes.values()):
             found, emptied = lane.withdraw(rows)
-            self._in_memory -= len(found)
-            self._octets -= sum(len(entry.content or b"") for entry in emptied)
+            self._memory.recipients -= len(found)
+            for entry in emptied:
+                self._memory.drop(entry)
             for window in lane.windows:
                 busy |= rows & window.known
             if lane.is_empty:

@@ -73,7 +73,8 @@ class Envelope:
 class Item:
     """One recipient in the queue.
 
-    `warned` tells that the sender knows of the delay; `via` holds the hops that a person chose.
+    `warned` tells that the sender knows of the delay; `via` holds the hops that a person chose, and
+    `home` the lane that it was in before.
     """
 
     number: int
@@ -81,6 +82,7 @@ class Item:
     attempts: int = 0
     warned: bool = False
     via: tuple[str, ...] = ()
+    home: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -137,6 +139,8 @@ def parameters_of(item: Item) -> str | None:
         data["warned"] = True
     if item.via:
         data["via"] = item.via
+    if item.home:
+        data["home"] = item.home
     return json.dumps(data, ensure_ascii=False) if data else None
 
 
@@ -153,7 +157,14 @@ def item_of(number: int, address: str, parameters: str | None, attempts: int) ->
         notes=data.get("notes", {}),
         return_path=data.get("return_path"),
     )
-    return Item(number, recipient, attempts, data.get("warned", False), tuple(data.get("via", ())))
+    return Item(
+        number,
+        recipient,
+        attempts,
+        data.get("warned", False),
+        tuple(data.get("via", ())),
+        data.get("home", ""),
+    )
 
 
 def envelope_of(

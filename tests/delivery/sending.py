@@ -72,12 +72,13 @@ async def attempt(
     route: NextHop | Route,
     delivery: Delivery | None = None,
     source: Source = SOURCE,
+    times: Times | None = None,
 ) -> list[Outcome] | Busy:
     """Delivers once, within half a minute."""
     route = make_route(route) if isinstance(route, NextHop) else route
     delivery = delivery or make_delivery()
     async with asyncio.timeout(30):
-        outcomes = await connections.deliver(delivery, route, source, Times())
+        outcomes = await connections.deliver(delivery, route, source, times or Times())
     assert isinstance(outcomes, Busy) or len(outcomes) == len(delivery.recipients)
     return outcomes
 
@@ -87,9 +88,10 @@ async def send(
     route: NextHop | Route,
     delivery: Delivery | None = None,
     source: Source = SOURCE,
+    times: Times | None = None,
 ) -> list[Outcome]:
     """Delivers, and is not Busy."""
-    outcomes = await attempt(connections, route, delivery, source)
+    outcomes = await attempt(connections, route, delivery, source, times)
     assert not isinstance(outcomes, Busy), outcomes
     return outcomes
 

@@ -25,7 +25,6 @@ from gateway.testing import Drop, Failure, FakeDns, Hang, NextHop, Raw, Trickle,
 from tests.delivery.sending import (
     CONTENT,
     NOWHERE,
-    SOURCE,
     delivering,
     lines,
     make_delivery,
@@ -54,8 +53,7 @@ def _refusing_port() -> Iterator[str]:
 async def test_a_message_arrives_as_it_came() -> None:
     async with NextHop() as hop, delivering() as connections:
         times = Times(active=1.0)
-        delivery = make_delivery()
-        (outcome,) = await connections.deliver(delivery, make_route(hop), SOURCE, times)
+        (outcome,) = await send(connections, hop, times=times)
         (message,) = hop.messages
         await connections.close(5.0)
         await hop.wait_closed()
@@ -867,7 +865,7 @@ async def test_the_times_are_those_of_the_connection_that_was_used() -> None:
         async with NextHop() as hop:
             for connect, connected in ((1.0, 2.0), (4.0, 4.0)):
                 times = Times()
-                await connections.deliver(make_delivery(), make_route(hop), SOURCE, times)
+                await send(connections, hop, times=times)
                 assert (times.connect, times.connected, times.done) == (
                     connect,
                     connected,
@@ -875,7 +873,7 @@ async def test_the_times_are_those_of_the_connection_that_was_used() -> None:
                 )
         # It is dead, and so is its server: the connection never came about.
         times = Times()
-        (outcome,) = await connections.deliver(make_delivery(), make_route(hop), SOURCE, times)
+        (outcome,) = await send(connections, hop, times=times)
         assert outcome.status == "4.4.1"
         assert (times.connect, times.connected, times.done) == (6.0, 7.0, 7.0)
 

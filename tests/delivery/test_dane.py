@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.delivery.dane import matches, usable
@@ -50,16 +50,17 @@ def _is_right(
 
 
 def test_usages_of_the_web_and_unknown_numbers_say_nothing() -> None:
-    good = Tlsa(3, 1, 1, b"")
-    others = [Tlsa(0, 1, 1, b""), Tlsa(1, 1, 1, b""), Tlsa(4, 1, 1, b""), Tlsa(255, 1, 1, b"")]
-    others += [Tlsa(3, 2, 1, b""), Tlsa(3, 1, 3, b"")]
+    good = Tlsa(3, 1, 1, b"x")
+    others = [Tlsa(usage, 1, 1, b"x") for usage in (0, 1, 4, 255)]
+    others += [Tlsa(3, 2, 1, b"x"), Tlsa(3, 1, 3, b"x"), Tlsa(3, 0, 0, b""), Tlsa(3, 1, 1, b"")]
     assert usable([*others, good]) == (good,)
     assert usable(others) == ()
 
 
 def test_of_two_digests_of_the_same_the_stronger_one_counts() -> None:
     weak, strong = Tlsa(3, 1, 1, b"w"), Tlsa(3, 1, 2, b"s")
-    whole, other_usage, other_selector = Tlsa(3, 1, 0, b""), Tlsa(2, 1, 1, b""), Tlsa(3, 0, 1, b"")
+    whole, other_usage = Tlsa(3, 1, 0, b"x"), Tlsa(2, 1, 1, b"x")
+    other_selector = Tlsa(3, 0, 1, b"x")
     assert usable([weak, strong, whole, other_usage, other_selector]) == (
         strong,
         whole,
@@ -91,7 +92,7 @@ def test_an_issuer_is_not_the_certificate_itself() -> None:
 
 
 def test_nothing_shown_matches_nothing() -> None:
-    record = _record(3, 1, 1, SERVER.chain[0])
+    record = _record(3, 0, 1, SERVER.chain[0])
     assert not _is_right([], record)
     assert not _is_right([b"no certificate"], record)
     assert not _is_right([SERVER.der[0][:-1]], record)
@@ -293,18 +294,41 @@ def test_a_chain_without_end_is_not_followed() -> None:
     )
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(0, len(SERVER.chain) - 1),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4),
+)
+def test_damage_anywhere_proves_nothing(which: int, damage: list[tuple[int, int]]) -> None:
+    chain = [bytearray(der) for der in SERVER.der]
+    for place, octet in damage:
+        chain[which][place % len(chain[which])] = octet
+    shown = [bytes(der) for der in chain]
+    right = shown == SERVER.der
+    assert matches([_record(2, 0, 1, ROOT.certificate)], shown, [HOST], datetime.now(UTC)) is right
+
+
 @given(st.lists(st.binary(max_size=40), max_size=3), st.integers(2, 3), st.integers(0, 1))
 def test_any_octets_are_no_certificate(chain: list[bytes], usage: int, selector: int) -> None:
     assert not matches([Tlsa(usage, selector, 1, b"x" * 32)], chain, [HOST], NOW)
 
 
-@given(st.integers(0, len(SERVER.der[0]) - 1), st.integers(1, 255))
-def test_a_changed_certificate_is_another(place: int, change: int) -> None:
-    changed = bytearray(SERVER.der[0])
-    changed[place] ^= change
-    chain = [bytes(changed), *SERVER.der[1:]]
-    assert not matches([_record(3, 0, 1, SERVER.chain[0])], chain, [HOST], NOW)
-    assert not matches([_record(2, 1, 1, BELOW.certificate)], chain, [HOST], NOW)
+@given(st.integers(0, len(SERVER.der[0]) - 1))
+def test_a_part_of_a_certificate_is_none(length: int) -> None:
+    part = SERVER.der[0][:length]
+    key = Tlsa(3, 1, 0, SERVER.spki)
+    assert matches([key], SERVER.der, [HOST], NOW)
+    if SERVER.spki not in part:
+        assert not matches([key], [part], [HOST], NOW)
+
+
+@pytest.mark.parametrize("change", [0x01, 0x02, 0x80, 0xFF])
+def test_no_change_of_any_octet_gets_through(change: int) -> None:
+    records = [_record(3, 0, 1, SERVER.chain[0]), _record(2, 1, 1, BELOW.certificate)]
+    for place in range(len(SERVER.der[0])):
+        changed = bytearray(SERVER.der[0])
+        changed[place] ^= change
+        assert not matches(records, [bytes(changed), *SERVER.der[1:]], [HOST], NOW), place
 
 
 def _usage(*, cert: bool) -> x509.KeyUsage:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from gateway.attempt import Disposition, Hop, Outcome, Route
+from gateway.attempt import Credentials, Disposition, Hop, Outcome, Route, TlsLevel
+from gateway.configuration.config import ConfigError, load_config
 from gateway.configuration.relay import Relay
+from gateway.delivery.identity import Identity
 from gateway.delivery.route import SMARTHOST, Router
 from gateway.resolver import NoSuchDomainError, ResolutionError, Resolver
 from gateway.testing import Failure, FakeDns
@@ -48,6 +50,183 @@ async def test_smarthosts_take_everything_without_dns() -> None:
     for domain in ("example.com", "[192.0.2.1]", "localhost"):
         assert router.lane(domain) == SMARTHOST
         assert await router.route(domain) == Route(hops, SMARTHOST)
+
+
+def _relay(folder: Path, text: str) -> Relay:
+    """The section `relay` of a gateway.yaml."""
+    path = folder / "gateway.yaml"
+    path.write_text(f"hostname: gw.example.com\nlisten: [{{address: '127.0.0.1:25'}}]\n{text}\n")
+    return load_config(path).relay
+
+
+LOGIN = "login: {user: us, password_file: password}"
+ROUTES = f"""
+relay:
+  via: ["smarthost.example:587"]
+  {LOGIN}
+  routes:
+    corp.example: ["10.0.0.5:2525", "10.0.0.6:2525"]
+    "*.corp.example": ["10.0.0.6:2525", "10.0.0.5:2525"]
+    例え.example: ["[2001:db8::1]"]
+    "B*k.example":
+      via: ["bank.example:465"]
+      implicit_tls: true
+      tls: verified
+      {LOGIN}
+    b*: ["10.0.0.7"]
+"""
+
+
+def _routed(tmp_path: Path) -> Router:
+    (tmp_path / "password").write_text("secret\n")
+    return Router(_relay(tmp_path, ROUTES), Resolver([NOWHERE]))
+
+
+async def test_some_domains_go_another_way(tmp_path: Path) -> None:
+    router = _routed(tmp_path)
+    ours = (Hop("10.0.0.5", 2525), Hop("10.0.0.6", 2525))
+    site = "10.0.0.5:2525,10.0.0.6:2525"
+    assert await router.route("corp.example") == Route(ours, site)
+    # The same servers in another order: the connections are shared.
+    assert await router.route("a.corp.example") == Route(ours[::-1], site)
+    assert await router.route("xn--r8jz45g.example") == Route(
+        (Hop("2001:db8::1", 25),), "[2001:db8::1]:25"
+    )
+    assert await router.route("bank.example") == Route(
+        (Hop("bank.example", 465),),
+        "bank.example:465",
+        TlsLevel.VERIFIED,
+        implicit_tls=True,
+        login=Credentials("us", "secret"),
+    )
+    assert await router.route("barn.example") == Route((Hop("10.0.0.7", 25),), "10.0.0.7:25")
+    for domain in ("example.com", "corp.example.com", "[192.0.2.1]"):
+        assert await router.route(domain) == Route(
+            (Hop("smarthost.example", 587),), SMARTHOST, login=Credentials("us", "secret")
+        )
+
+
+async def test_a_domain_with_its_own_way_is_a_lane(tmp_path: Path) -> None:
+    router = _routed(tmp_path)
+    for _ in range(2):
+        assert router.lane("corp.example") == "corp.example"
+        assert router.lane("a.corp.example") == "a.corp.example"
+        assert router.lane("example.com") == SMARTHOST
+    relay = _relay(tmp_path, 'relay: {routes: {corp.example: ["10.0.0.5:25"]}}')
+    router = Router(relay, Resolver([NOWHERE]))
+    assert router.lane("corp.example") == "corp.example"
+    assert router.lane("example.com") == "example.com"
+
+
+async def test_as_many_domains_are_remembered_as_make_sense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.delivery.route._DOMAINS_IN_MEMORY", 3)
+    router = _routed(tmp_path)
+    for number in range(10):
+        assert router.lane(f"d{number}.example") == SMARTHOST
+        assert len(router._routed) <= 3
+    assert router.lane("corp.example") == "corp.example"
+
+
+def test_the_way_that_a_person_chose(tmp_path: Path) -> None:
+    router = _routed(tmp_path)
+    assert router.via(["192.0.2.9:2525", "mx.example"]) == Route(
+        (Hop("192.0.2.9", 2525), Hop("mx.example", 25)), "192.0.2.9:2525,mx.example:25"
+    )
+    # What is configured for these servers holds whoever chose them.
+    login = Credentials("us", "secret")
+    assert router.via(["smarthost.example:587"]) == Route(
+        (Hop("smarthost.example", 587),), "smarthost.example:587", login=login
+    )
+    assert router.via(["bank.example:465"]) == Route(
+        (Hop("bank.example", 465),),
+        "bank.example:465",
+        TlsLevel.VERIFIED,
+        implicit_tls=True,
+        login=login,
+    )
+    assert router.via(["10.0.0.6:2525"]) == Route((Hop("10.0.0.6", 2525),), "10.0.0.6:2525")
+    assert router.via(["other.example:465"]).implicit_tls
+    with pytest.raises(ValueError, match="the port must be a number"):
+        router.via(["mx.example:x"])
+
+
+def test_a_password_that_is_not_there(tmp_path: Path) -> None:
+    text = "login: {user: us, password_env: NO_SUCH_PASSWORD}"
+    relay = _relay(tmp_path, f"relay:\n  via: [a.example]\n  {text}")
+    with pytest.raises(ValueError, match="NO_SUCH_PASSWORD is not set"):
+        Router(relay, Resolver([NOWHERE]))
+
+
+@pytest.mark.parametrize(
+    ("relay", "problem"),
+    [
+        ("{routes: {a@b.example: ['x']}}", 'a domain has no "@"'),
+        ("{routes: {b.example: []}}", 'relay.routes["b.example"]'),
+        ("{routes: {b.example: {}}}", 'relay.routes["b.example"]'),
+        ("{routes: {b.example: ['x:0']}}", "the port must be a number from 1 to 65535"),
+        ("{routes: {b.example: {via: ['x'], login: {user: u}}}}", "password_file or password_env"),
+        (
+            "{routes: {b.example: {via: ['x'], implicit_tls: true, tls: none}}}",
+            "implicit_tls needs TLS, and tls: none forbids it",
+        ),
+        (
+            "{via: ['x'], login: {user: u, password_env: E}, tls: {level: none}}",
+            "login needs TLS, and tls.level: none forbids it",
+        ),
+        ("{implicit_tls: true}", "implicit_tls is for the smarthosts, and via names none"),
+        ("{via: ['x'], loginn: {}}", "loginn"),
+    ],
+)
+def test_ways_that_are_none(tmp_path: Path, relay: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        _relay(tmp_path, f"relay: {relay}")
+    assert problem in "\n".join(map(str, raised.value.problems))
+
+
+# Never to ourselves (RFC 5321 5.1).
+
+
+async def _loops(zones: Mapping[str, Records | Failure], domain: str) -> Route | Outcome:
+    async with FakeDns(zones) as server:
+        resolver = Resolver([server.address], timeout=1.0)
+        identity = Identity("gw.example.com")
+        router = Router(Relay(mx_port=2525), resolver, identity, shuffle=_in_order)
+        try:
+            return await router.route(domain)
+        finally:
+            await resolver.close()
+
+
+async def test_exchangers_that_are_not_better_than_we_are_get_nothing() -> None:
+    zones = {
+        "e.example": {
+            "MX": ["10 a.example.", "20 b.example.", "20 GW.example.com.", "30 c.example."]
+        }
+    }
+    assert await _loops(zones, "e.example") == _to_mx(_hops("a.example"), "a.example")
+
+
+@pytest.mark.parametrize(
+    "zones",
+    [
+        {"e.example": {"MX": ["10 gw.example.com.", "20 b.example."]}},
+        {"e.example": {"MX": ["10 gw.example.com.", "10 b.example."]}},
+        {"e.example": {"MX": ["10 gw.example.com."]}},
+    ],
+)
+async def test_mail_that_we_are_to_have_ourselves_loops(zones: Mapping[str, Records]) -> None:
+    outcome = await _loops(zones, "e.example")
+    assert isinstance(outcome, Outcome)
+    assert (outcome.disposition, outcome.status) == (Disposition.FAILED, "5.4.6")
+    assert "loops back to this gateway" in outcome.text
+
+
+async def test_mail_to_our_own_name_loops() -> None:
+    outcome = await _loops({"gw.example.com": {"A": ["192.0.2.1"]}}, "gw.example.com")
+    assert isinstance(outcome, Outcome)
+    assert (outcome.disposition, outcome.status) == (Disposition.FAILED, "5.4.6")
 
 
 async def test_without_smarthosts_each_domain_is_a_lane() -> None:

@@ -64,10 +64,10 @@ def _message(*recipients: str, content: bytes = CONTENT) -> Message:
     return message
 
 
-def _delivery(*recipients: str) -> Delivery:
+def _delivery(*recipients: str, sender: str = "a@example.com") -> Delivery:
     return Delivery(
         message_id="0",
-        sender="a@example.com",
+        sender=sender,
         recipients=[Recipient(address) for address in recipients or ("b@example.net",)],
         client=Client("127.0.0.1"),
         stream="default",
@@ -706,3 +706,36 @@ async def test_a_receive_hook_that_fails(site: Site, failure: str, on_error: str
         # Nobody else would take it.
         assert isinstance(answer, Quarantine)
         assert "failed in receive" in answer.reason
+
+
+def test_each_reply_hook_sees_what_the_one_before_made_of_it(site: Site) -> None:
+    site.plugin("""
+@hookimpl
+def reply(self, attempt):
+    if attempt.outcome.disposition is Disposition.FAILED:
+        return Outcome(Disposition.DEFERRED, 450, "4.7.1", attempt.outcome.text, "rcpt")
+""")
+    site.plugin("""
+@hookimpl
+def reply(self, attempt):
+    if attempt.outcome.disposition is Disposition.DEFERRED:
+        return Outcome(Disposition.DEFERRED, 450, "4.7.1", "seen", "rcpt")
+""")
+    delivery = _delivery()
+    outcome = Outcome(Disposition.FAILED, 550, "5.7.1", "no", "rcpt")
+    answer = site.chain().reply(Attempt(delivery, delivery.recipients[0], None, None, outcome))
+    assert isinstance(answer, Outcome)
+    assert answer.text == "seen"
+
+
+def test_a_delay_of_the_lane_under_a_condition_is_one_of_the_message(site: Site) -> None:
+    body = """
+@hookimpl
+def admit(self, delivery):
+    return Delay(3, "slow", lane=True)
+"""
+    site.plugin(body, "when: {sender: 'news@*'}")
+    site.plugin(body)
+    chain = site.chain()
+    assert chain.admit(_delivery(sender="news@example.com")) == Delay(3, "slow", lane=False)
+    assert chain.admit(_delivery()) == Delay(3, "slow", lane=True)

@@ -376,6 +376,18 @@ async def test_time_before_the_first_wait_counts() -> None:
     assert step.seconds < 30
 
 
+async def test_the_limit_is_the_same_after_a_wait(watchdog: Watchdog) -> None:
+    async def hook(_: object) -> None:
+        latest = time.monotonic() + 60
+        time.sleep(0.01)
+        await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        assert watchdog.tasks[task] <= latest
+
+    await run(_step(hook), SUBJECT, watchdog)
+
+
 @pytest.mark.parametrize("tidy", [True, False])
 async def test_a_signal_as_soon_as_the_coroutine_waits(tidy: bool) -> None:
     ended = []

@@ -293,7 +293,7 @@ async def test_changes_at_the_same_time(tmp_path: Path) -> None:
         await asyncio.gather(*[change(folder, "drop", Selection()) for _ in range(3)])
         assert gateway.rows() == []
         await until(lambda: not gateway.dispatcher._withdrawn, "the queue to be looked at")
-        assert gateway.dispatcher._in_memory == 0
+        assert gateway.dispatcher._memory.recipients == 0
 
 
 def _request(found: Survey, **fields: Any) -> dict[str, Any]:
@@ -401,7 +401,7 @@ async def test_mail_in_memory_is_changed_before_it_is_tried(tmp_path: Path) -> N
                 "hold@example.net": "held",
                 "reroute@example.net": "active",
             }
-            assert gateway.dispatcher._octets == 0
+            assert gateway.dispatcher._memory.octets == 0
         assert len(hop.messages) == 1
         async with served(tmp_path, text) as gateway:
             (message,) = await other.wait(1)

@@ -346,13 +346,13 @@ async def test_what_is_beyond_the_window_waits_on_disk(tmp_path: Path) -> None:
             for number in range(60):
                 await client.begin(f"{number}@example.net")
                 assert (await client.data(b"Subject: x\r\n\r\n")).startswith("250")
-        assert gateway.dispatcher._in_memory <= 12
+        assert gateway.dispatcher._memory.recipients <= 12
         messages = await hop.wait(60, 60)
         await _empty(gateway)
         found = Counter(message.recipients[0][0] for message in messages)
         assert found == {f"{number}@example.net": 1 for number in range(60)}
         await until(lambda: not gateway.dispatcher._lanes, "no lane to be left")
-        await until(lambda: gateway.dispatcher._in_memory == 0, "memory to be empty")
+        await until(lambda: gateway.dispatcher._memory.recipients == 0, "memory to be empty")
 
 
 async def test_more_recipients_than_the_window(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ async def test_windows_while_mail_comes_and_is_deferred(tmp_path: Path) -> None:
         delivered = {message.recipients[0][0] for message in hop.messages}
         assert len(delivered) == 100
         assert gateway.settler.delivered == 100
-        await until(lambda: gateway.dispatcher._in_memory == 0, "memory to be empty")
+        await until(lambda: gateway.dispatcher._memory.recipients == 0, "memory to be empty")
 
 
 async def test_a_lane_that_does_not_move_delays_no_other(tmp_path: Path) -> None:
@@ -537,7 +537,7 @@ async def test_what_is_being_delivered_is_left_alone(tmp_path: Path) -> None:
         (tmp_path / "open").touch()
         await _empty(gateway)
         assert len(hop.messages) == 1
-        await until(lambda: gateway.dispatcher._in_memory == 0, "memory to be empty")
+        await until(lambda: gateway.dispatcher._memory.recipients == 0, "memory to be empty")
 
 
 async def test_what_was_dropped_is_not_loaded_again_meanwhile(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def admit(self, delivery):
 
         await until(on_disk, "mail on disk")
         assert {row.attempts for row in gateway.rows()} == {0}
-        await until(lambda: gateway.dispatcher._in_memory == 0, "memory to be empty")
+        await until(lambda: gateway.dispatcher._memory.recipients == 0, "memory to be empty")
         # What comes while the lane is paused goes to the disk at once, unasked.
         await gateway.submit("new@example.net")
         (row,) = [row for row in gateway.rows() if row.recipient.startswith("new")]

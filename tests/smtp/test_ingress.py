@@ -221,9 +221,13 @@ async def test_mail_that_was_to_go_at_a_time_does_not_go_at_once(
 
 async def test_no_header_field_says_when_mail_is_to_go(tmp_path: Path) -> None:
     content = _dated("X-Deliver-At: @60\r\n\r\n")
-    async with _assembly(tmp_path, more="release_header: null") as gateway:
-        gateway.ingress.release_header = gateway.config.release_header
-        assert (await gateway.submit("b@example.net", content=content)).startswith("250")
+    hook = _message_hook("return Reject(str(message.release), 554, '5.7.1')")
+    for value in ("null", ""):
+        async with _assembly(tmp_path, hook, more=f"release_header: {value}") as gateway:
+            assert gateway.config.release_header is None
+            gateway.ingress.release_header = gateway.config.release_header
+            reply = await gateway.submit("b@example.net", content=content)
+            assert reply == "554 5.7.1 0.0"
     async with _assembly(tmp_path, more="limits: {hold: null}") as gateway:
         gateway.ingress.release_header = gateway.config.release_header
         reply = await gateway.submit("b@example.net", content=content)

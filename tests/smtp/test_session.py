@@ -19,6 +19,7 @@ import uvloop
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gateway.configuration.config import ConfigError
 from gateway.configuration.users import Users, hash_password
 from gateway.testing import NextHop
 from tests.assembly import Assembly, Client, below_trace, configure, until, write_plugin
@@ -184,6 +185,19 @@ async def test_the_parameters_of_mail(start: Start, parameters: str, reply: str)
 
 
 # FUTURERELEASE (RFC 4865) and REQUIRETLS (RFC 8689).
+
+
+@pytest.mark.parametrize(
+    ("hold", "complaint"),
+    [
+        ("500ms", "from 1s to 11574d"),
+        ("12000d", "from 1s to 11574d"),
+        ("soon", "a duration, for example 30s"),
+    ],
+)
+def test_how_long_mail_may_be_kept(tmp_path: Path, hold: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        configure(tmp_path, f"limits: {{hold: {hold}}}")
 
 
 @pytest.mark.parametrize("hold", ["0", "null"])
