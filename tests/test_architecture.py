@@ -69,7 +69,7 @@ LAYERS: Mapping[str, str] = {
 LIBRARIES: Mapping[str, str] = {
     "aiosmtpd": "smtp.session testing",
     "aiosmtplib": "delivery.connection delivery.greeting delivery.login delivery.protection",
-    "apsw": "spool queue.listing queue.administration queue.change",
+    "apsw": "spool queue.listing queue.change",
     "argon2": "configuration.users",
     "click": "cli",
     "dns": "resolver testing",

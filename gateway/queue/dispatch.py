@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from gateway.delivery.connections import Busy
 from gateway.events import Event, Interest
@@ -19,9 +20,9 @@ from gateway.queue.courier import Courier, Later, Settled
 from gateway.queue.lane import PRIORITIES, Bounds, Lane
 from gateway.queue.memory import Memory
 from gateway.queue.pauses import Pauses
-from gateway.queue.placement import entries_of, held_apart, parts_of
+from gateway.queue.placement import claimant_of, entries_of, held_apart, parts_of
 from gateway.queue.settle import Settler, event_of
-from gateway.spool.queue_entry import Entry, Placed, Settlement
+from gateway.spool.queue_entry import Entry, Item, Placed, Settlement
 from gateway.spool.shard import Shard
 from gateway.spool.shard_file import SpoolError
 from gateway.spool.spool import Spool
@@ -295,6 +296,8 @@ class Dispatcher:
 
     async def _attempt(self, lane: Lane, entry: Entry) -> bool:
         """Makes an attempt; False if this runner cannot go on with the lane."""
+        if self._pauses and self._hold_paused(entry):
+            return True
         content = self._memory.drop(entry) or entry.shard.content(entry.envelope.copy)
         if content is None:
             reason = "damaged on disk: its checksum does not fit"
@@ -322,6 +325,22 @@ class Dispatcher:
             self._pause(lane, result.seconds, result.reason)
             return False
         return self._park(lane, entry, result)
+
+    def _hold_paused(self, entry: Entry) -> bool:
+        """Holds recipients that were paused after they had been placed; True if all were."""
+        if claimant_of(entry.lane) is not None:
+            return False
+        reasons: dict[str, list[Item]] = {}
+        for item in entry.items:
+            reason = self._pauses.reason_for(entry.envelope, entry.lane, item.recipient)
+            if reason is not None:
+                reasons.setdefault(reason, []).append(item)
+        for reason, items in reasons.items():
+            entry.items = [item for item in entry.items if item not in items]
+            self._settle(self._settler.hold(replace(entry, items=items, content=None), reason))
+        if not entry.items:
+            self._memory.drop(entry)
+        return not entry.items
 
     # Waiting without an attempt.
 
