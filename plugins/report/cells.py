@@ -85,7 +85,10 @@ def make_tables(db: apsw.Connection) -> None:
 
 def fill(db: apsw.Connection, grain: Grain) -> None:
     """Fills `cells` from rows, and `people` with what each person did."""
-    milestones = ", ".join(f"count(r.{name}) AS {name}" for name in MILESTONES)
+    # What came back later was not delivered after all.
+    column = {name: f"r.{name}" for name in MILESTONES}
+    column["delivered"] = "CASE WHEN r.bounced IS NULL THEN r.delivered END"
+    milestones = ", ".join(f"count({value}) AS {name}" for name, value in column.items())
     _unpivot(
         db,
         f"SELECT {grain.keys}, {milestones} FROM {grain.rows('recipients', 'r')} "

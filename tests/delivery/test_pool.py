@@ -15,6 +15,7 @@ from gateway.attempt import Disposition, Source
 from gateway.delivery import pool
 from gateway.delivery.connection import Timeouts
 from gateway.delivery.connections import Busy, Connections
+from gateway.delivery.tls import Tls
 from gateway.limits import Limits, LimitsFullError
 from gateway.testing import Hang, NextHop, Wait
 from tests.delivery.sending import (
@@ -221,7 +222,10 @@ async def test_a_name_that_is_full_needs_a_connection_that_counts_there() -> Non
         ]
 
 
-async def test_a_lower_ceiling_closes_what_is_too_much(tmp_path: Path) -> None:
+async def test_a_lower_ceiling_closes_what_is_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "IDLE_UNDER_CEILING", 60.0)
     path = tmp_path / "limits"
     async with NextHop(dot=Wait(0.05, "250 Ok")) as hop, delivering(limits=path) as connections:
         await asyncio.gather(
@@ -279,6 +283,66 @@ async def test_whatever_happens_the_place_is_given_back(
         await _leased(path, "x", 0)
 
 
+async def test_a_place_that_is_given_back_is_taken_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "LOOK", 60.0)
+    async with NextHop() as hop, delivering() as connections:
+        deliveries = [
+            make_delivery(ceilings={"site": 1}, messages_per_connection=1, lane=str(number))
+            for number in range(5)
+        ]
+        outcomes = await asyncio.gather(*(send(connections, hop, one) for one in deliveries))
+        assert {outcome.disposition for (outcome,) in outcomes} == {DELIVERED}
+        assert [message.connection for message in hop.messages] == [1, 2, 3, 4, 5]
+
+
+async def test_who_comes_later_does_not_take_the_place_of_who_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "LOOK", 0.3)
+    path = tmp_path / "limits"
+    elsewhere = Limits(path)
+    lease = elsewhere.lease({"site": 1})
+    assert lease is not None
+    async with NextHop() as hop, delivering(limits=path) as connections:
+        tasks = []
+        for name in ("sooner", "later"):
+            delivery = make_delivery(f"{name}@x.net", ceilings={"site": 1}, lane=name)
+            tasks.append(asyncio.create_task(send(connections, hop, delivery)))
+            await asyncio.sleep(0.02)
+            lease.release()
+        await asyncio.gather(*tasks)
+        assert [m.recipients[0][0] for m in hop.messages] == ["sooner@x.net", "later@x.net"]
+    elsewhere.close()
+
+
+async def test_a_connection_that_became_idle_meanwhile_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "LOOK", 60.0)
+    first_is_done = asyncio.Event()
+    protection = Tls.protection
+
+    async def wait(self: Tls, *arguments: Any) -> Any:
+        if hop.connections:
+            await first_is_done.wait()
+        return await protection(self, *arguments)
+
+    monkeypatch.setattr(Tls, "protection", wait)
+    async with NextHop(dot=Wait(0.1, "250 Ok")) as hop, delivering() as connections:
+        first, second = (
+            asyncio.create_task(
+                send(connections, hop, make_delivery(ceilings={"site": 1}, lane=lane))
+            )
+            for lane in ("a", "b")
+        )
+        await first
+        first_is_done.set()
+        await second
+        assert [message.connection for message in hop.messages] == [1, 1]
+
+
 async def test_a_place_is_given_back_where_nobody_answers(tmp_path: Path) -> None:
     path = tmp_path / "limits"
     async with delivering(limits=path) as connections:
@@ -308,27 +372,50 @@ async def test_a_waiter_that_is_cancelled_leaves_the_queue() -> None:
         assert hop.connections == 1
 
 
-async def test_what_a_cancelled_waiter_was_given_goes_to_the_next() -> None:
-    async with NextHop(dot=Wait(0.1, "250 Ok")) as hop, delivering() as connections:
-        tasks: list[asyncio.Task[Any]] = []
+async def test_those_who_no_longer_wait_do_not_count() -> None:
+    async with NextHop(dot=Hang()) as hop, delivering() as connections:
 
-        def deliver(name: str) -> asyncio.Task[Any]:
-            delivery = make_delivery(f"{name}@x.net", ceilings={"site": 1}, lane=name)
-            tasks.append(asyncio.create_task(attempt(connections, hop, delivery)))
-            return tasks[-1]
+        def deliver() -> asyncio.Task[Any]:
+            delivery = make_delivery(ceilings={"site": 1}, lane="a.example")
+            return asyncio.create_task(attempt(connections, hop, delivery))
 
-        first = deliver("first")
+        tasks = [deliver()]
         await hop.wait(1)
-        second = deliver("second")
-        deliver("third")
-        await asyncio.sleep(0.02)
-        # When the first is done, the second has been given the connection, and has not run yet.
-        first.add_done_callback(lambda _: second.cancel())
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert isinstance(results[1], asyncio.CancelledError)
-        assert not isinstance(results[2], Busy | BaseException)
-        assert len(hop.messages) in (2, 3)
-        assert hop.messages[-1].recipients[0][0] == "third@x.net"
+        tasks += [deliver() for _ in range(pool.WAITERS_PER_LANE)]
+        await until(lambda: connections.is_crowded("a.example"), "all to wait")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert not connections.is_crowded("a.example")
+
+
+@pytest.mark.parametrize("most", [1, 1000])
+async def test_what_a_cancelled_waiter_was_given_goes_to_the_next(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one message per connection it is a place, otherwise a connection."""
+    answer = pool.Pool._answer
+    tasks: dict[str, asyncio.Task[Any]] = {}
+
+    def answer_and_cancel(self: pool.Pool, waiter: Any, given: Any) -> None:
+        answer(self, waiter, given)
+        if waiter.delivery.lane == "second":
+            tasks["second"].cancel()
+
+    monkeypatch.setattr(pool.Pool, "_answer", answer_and_cancel)
+    async with NextHop(dot=Wait(0.1, "250 Ok")) as hop, delivering() as connections:
+        for name in ("first", "second", "third"):
+            delivery = make_delivery(
+                f"{name}@x.net", ceilings={"site": 1}, lane=name, messages_per_connection=most
+            )
+            tasks[name] = asyncio.create_task(send(connections, hop, delivery))
+            await asyncio.sleep(0.02)
+        with pytest.raises(asyncio.CancelledError):
+            await tasks["second"]
+        ((outcome,),) = (await tasks["third"],)
+        assert outcome.disposition is DELIVERED
+        assert [m.recipients[0][0] for m in hop.messages] == ["first@x.net", "third@x.net"]
+        assert hop.connections == (2 if most == 1 else 1)
 
 
 async def test_closing_sends_those_away_who_wait() -> None:
@@ -342,8 +429,12 @@ async def test_closing_sends_those_away_who_wait() -> None:
         await hop.wait(1)
         second = deliver()
         await asyncio.sleep(0.02)
-        await connections.close(0.05)
+        closing = asyncio.create_task(connections.close(0.5))
         assert isinstance(await second, Busy)
+        began = time.monotonic()
+        assert isinstance(await deliver(), Busy)
+        assert time.monotonic() - began < 0.3
+        await closing
         ((outcome,),) = (await first,)
         assert outcome.disposition is DEFERRED
         assert len(hop.messages) == 1
@@ -455,6 +546,7 @@ async def test_limits_that_cannot_be_read_are_an_error_before_anything_is_tried(
 async def test_what_was_delivered_stays_delivered_though_limits_fail(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(pool, "LOOK", 60.0)
     async with NextHop(dot=Wait(0.2, "250 Ok")) as hop, delivering() as connections:
         first = asyncio.create_task(
             send(connections, hop, make_delivery(ceilings={"site": 1}, lane="a"))
