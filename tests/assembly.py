@@ -174,6 +174,7 @@ class Assembly:
             hostname=config.hostname,
             limits=config.limits,
             campaign_header=config.campaign_header,
+            release_header=config.release_header,
             streams=streams,
             chain=self.chain,
             spool=self.spool,

@@ -37,7 +37,7 @@ LAYERS: Mapping[str, str] = {
         queue.schedule queue.bounce queue.report_part queue.lane queue.memory spool.queue_entry
     """,
     "what plugins are written against": """
-        resolver hooks.plugin hooks.spec hooks.paths hooks.condition hooks
+        resolver hooks.plugin hooks.spec hooks.paths hooks.condition hooks.key_file hooks
     """,
     "configuration": """
         configuration

@@ -106,7 +106,12 @@ class Ceilings:
                 self._limits.change(_WANTED + key, now, lambda _: asked)
 
     def is_wanted(self, place: Place) -> bool:
-        """Whether another process waits for a connection under the names of this one."""
+        """Whether another process waits for a connection under the names of this one.
+
+        Not for a moment after the last one was closed for others: one may be enough for them.
+        """
+        if self._away and self._away_from(place.ceilings):
+            return False
         now = self._clock()
         cells = (self._limits.read(_WANTED + key, now) for key in place.ceilings)
         return any(cell is not None and cell.value != self._ours for cell in cells)

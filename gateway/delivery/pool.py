@@ -25,7 +25,7 @@ TURN = 2.0
 """Seconds that a connection is kept from those who wait under its ceiling and cannot use it: for
 another group of servers in this process, or in other processes."""
 
-LOOK = 0.1
+LOOK = 0.05
 """How often, in seconds, those who wait look for places that other processes have given back."""
 
 COME_AGAIN = 0.2
@@ -82,6 +82,11 @@ class _Waiter:
     reason: str
     since: float
     answer: asyncio.Future[Connection | Place | Busy]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still waits for a place."""
+        return self.room and not self.answer.done()
 
 
 class Pool:
@@ -161,7 +166,7 @@ class Pool:
         self._waiting_in[delivery.lane] = self._waiting_in.get(delivery.lane, 0) + 1
         try:
             if waiter.room:
-                self._place(waiter)
+                self._place(next(one for one in self._waiting if one.key == key and one.is_open))
             if self._alarm is None:
                 self._alarm = loop.call_later(LOOK, self._look)
             return await waiter.answer

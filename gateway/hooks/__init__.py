@@ -15,6 +15,7 @@ from gateway.configuration.quantity import Duration, Size
 from gateway.events import Event
 from gateway.hooks.actions import Accept, Action, Delay, Discard, Quarantine, Reject, Tempfail
 from gateway.hooks.condition import Condition, When
+from gateway.hooks.key_file import KeyFile, SecretKey
 from gateway.hooks.paths import SiteFile, SitePath
 from gateway.hooks.plugin import Context, Login, Plugin
 from gateway.hooks.spec import hookimpl
@@ -42,6 +43,7 @@ __all__ = [
     "Event",
     "Headers",
     "Hop",
+    "KeyFile",
     "Lease",
     "Limits",
     "Login",
@@ -58,6 +60,7 @@ __all__ = [
     "ResolutionError",
     "Resolver",
     "Route",
+    "SecretKey",
     "SiteFile",
     "SitePath",
     "Size",

@@ -80,7 +80,8 @@ async def _within(
     assert task is not None
     watchdog.tasks[task] = deadline
     try:
-        async with asyncio.timeout(deadline - monotonic()):
+        # Both asyncio's loop and uvloop count time as `monotonic` does.
+        async with asyncio.timeout_at(deadline):
             return await _resumed(running, awaited)
     finally:
         del watchdog.tasks[task]

@@ -30,6 +30,7 @@ _KNOWN_AT = {
     "helo": frozenset({"client"}),
     "auth": frozenset({"client"}),
     "mail": frozenset({"client", "user", "sender", "stream"}),
+    "claim": frozenset({"client", "user", "sender", "stream", "recipient"}),
     "rcpt": frozenset({"client", "user", "sender", "stream", "recipient"}),
 }
 """What a condition may ask for at the stages before the final dot."""
@@ -206,6 +207,8 @@ def _complaints(plugin_class: type[Plugin[Any]]) -> Iterator[str]:
     if not any(hasattr(plugin_class, name) for name in [*known, *marked]):
         names = ", ".join(known)
         yield f"{plugin_class.__name__} has no hooks; mark its methods with @hookimpl: {names}"
+    if "claim" in marked and "receive" not in marked:
+        yield f"{plugin_class.__name__} claims mail, and has no hook receive that takes it"
     for name in known:
         if name not in marked and hasattr(plugin_class, name):
             where = _where(inspect.getattr_static(plugin_class, name))

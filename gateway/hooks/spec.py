@@ -112,7 +112,8 @@ def receive(message: Message) -> Reject | Tempfail | Quarantine | None:
     """Takes a message for addresses that this plugin has claimed.
 
     Runs: after the final dot. The message has only those recipients, and no other hook sees it. It
-    is a copy: changing it changes nothing. May be async.
+    is a copy: changing it changes nothing. The same message may come again: after a failure, where
+    the client goes away early, and where another plugin has it wait. May be async.
     Returns: None (it is dealt with), Reject or Tempfail (the client keeps it), Quarantine (a
     person has to look at it: it is held in the queue, and never relayed).
     Failure: 451; with `on_error: quarantine` it is held; `skip` is as `quarantine`.

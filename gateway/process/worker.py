@@ -139,6 +139,7 @@ class Worker:
             hostname=config.hostname,
             limits=config.limits,
             campaign_header=config.campaign_header,
+            release_header=config.release_header,
             streams=streams,
             chain=self._chain,
             spool=self._spool,

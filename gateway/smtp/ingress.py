@@ -78,7 +78,7 @@ class Ingress:
         dispatcher: Dispatcher,
         accept_log: AcceptLog,
         clock: Callable[[], float],
-        release_header: str | None = None,
+        release_header: str | None,
     ) -> None:
         self.hostname = hostname
         self.limits = limits

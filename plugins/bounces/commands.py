@@ -10,14 +10,13 @@ from pathlib import Path
 
 import click
 
-from gateway.hooks import Context, Event
-from plugins.bounces import delivery_status, key_file, report
+from gateway.hooks import Context, Event, SecretKey
+from plugins.bounces import delivery_status, report
 from plugins.bounces.classification import Classifier
 from plugins.bounces.config import BouncesConfig
 from plugins.bounces.decision import Decider, Decision
 from plugins.bounces.delivery_status import addresses_in
-from plugins.bounces.key_file import Key
-from plugins.bounces.keys import Keyring
+from plugins.bounces.keys import Keyring, key_file
 from plugins.bounces.mime import split
 from plugins.bounces.origins import Origins
 from plugins.bounces.report import Report
@@ -173,7 +172,7 @@ def bounces_commands(
         With several machines, copy the file to all of them.
         """
         try:
-            key = key_file.rotate(path, context.clock())
+            key = key_file(path).rotate(context.clock())
         except ValueError as error:
             raise click.ClickException(str(error)) from None
         if as_json:
@@ -199,9 +198,9 @@ def bounces_commands(
     return bounces
 
 
-def _keys(path: Path) -> Sequence[Key]:
+def _keys(path: Path) -> Sequence[SecretKey]:
     try:
-        return key_file.read(path)[1]
+        return key_file(path).read()[1]
     except FileNotFoundError:
         raise click.ClickException(
             f"there are no keys in {path} yet; the gateway makes them at its start"
@@ -210,7 +209,7 @@ def _keys(path: Path) -> Sequence[Key]:
         raise click.ClickException(str(error)) from None
 
 
-def _shown(key: Key, newest: Key) -> dict[str, object]:
+def _shown(key: SecretKey, newest: SecretKey) -> dict[str, object]:
     return {
         "id": key.id,
         "created": datetime.fromtimestamp(key.created, UTC).isoformat(),

@@ -7,13 +7,17 @@ from collections.abc import Callable
 from hmac import compare_digest
 from pathlib import Path
 
-from plugins.bounces import key_file
-from plugins.bounces.key_file import Key
+from gateway.hooks import KeyFile, SecretKey
 from plugins.bounces.token import DAY, Token, recipient_hash, sign, stamp
 
-__all__ = ["Keyring", "Signer"]
+__all__ = ["Keyring", "Signer", "key_file"]
 
 _CHECK_EVERY = 1.0
+
+
+def key_file(path: Path) -> KeyFile:
+    """The keys in a file. An id is one character of base 32 in each token that its key signed."""
+    return KeyFile(path, purpose="return path", most=31, forget_oldest=True)
 
 
 class Signer:
@@ -21,7 +25,7 @@ class Signer:
 
     __slots__ = ("mark", "secret")
 
-    def __init__(self, key: Key, day: int) -> None:
+    def __init__(self, key: SecretKey, day: int) -> None:
         self.mark = stamp(key.id, day)
         self.secret = key.secret
 
@@ -48,11 +52,12 @@ class Keyring:
         self.path = path
         self._clock = clock
         self._log = log
-        self._version: key_file.Version | None = None
+        self._file = key_file(path)
+        self._version: tuple[int, int, int] | None = None
         self._secrets: dict[int, bytes] = {}
-        self._newest: Key | None = None
+        self._newest: SecretKey | None = None
         self._signer: Signer
-        if make and key_file.make(path, clock()):
+        if make and self._file.make(clock()):
             log.warning("made a new key in %s; all machines need the same one", path)
         if make or path.exists():
             self._read(clock())
@@ -90,7 +95,7 @@ class Keyring:
         self._checked = now
         known = self._version
         try:
-            self._version = key_file.version(self.path)
+            self._version = self._file.version()
             if self._version != known:
                 self._read(now)
                 self._log.info("the keys of return paths were read again")
@@ -103,7 +108,7 @@ class Keyring:
             self._signer = Signer(self._newest, int(now // DAY))
 
     def _read(self, now: float) -> None:
-        self._version, keys = key_file.read(self.path)
+        self._version, keys = self._file.read()
         self._secrets = {key.id: key.secret for key in keys}
         self._newest = keys[-1]
         self._signer = Signer(self._newest, int(now // DAY))

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import click
 
-from plugins.tracking import key_file
-from plugins.tracking.key_file import Key
-from plugins.tracking.keys import Keyring
+from gateway.hooks import SecretKey
+from plugins.tracking.keys import Keyring, key_file
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -50,7 +49,7 @@ def tracking_commands(path: Path, clock: Callable[[], float]) -> click.Group:
         a second. With several machines, copy the file to all of them.
         """
         try:
-            key = key_file.rotate(path, clock())
+            key = key_file(path).rotate(clock())
         except ValueError as error:
             raise click.ClickException(str(error)) from None
         if as_json:
@@ -83,9 +82,9 @@ def tracking_commands(path: Path, clock: Callable[[], float]) -> click.Group:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _read(path: Path) -> tuple[Key, ...]:
+def _read(path: Path) -> tuple[SecretKey, ...]:
     try:
-        return key_file.read(path)[1]
+        return key_file(path).read()[1]
     except FileNotFoundError:
         raise click.ClickException(
             f"there are no keys in {path} yet; the gateway makes them at its start"
@@ -94,7 +93,7 @@ def _read(path: Path) -> tuple[Key, ...]:
         raise click.ClickException(str(error)) from None
 
 
-def _described(key: Key, now: float, newest: Key) -> dict[str, object]:
+def _described(key: SecretKey, now: float, newest: SecretKey) -> dict[str, object]:
     return {
         "id": key.id,
         "created": datetime.fromtimestamp(key.created, UTC).isoformat(),

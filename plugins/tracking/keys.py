@@ -18,11 +18,10 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-from plugins.tracking import key_file
-from plugins.tracking.key_file import Key
+from gateway.hooks import KeyFile, SecretKey
 from plugins.tracking.token import Kind, Token, day_of, decode, encode_common, encode_own
 
-__all__ = ["LONGEST_TEXT", "Key", "Keyring", "Sealer"]
+__all__ = ["LONGEST_TEXT", "Keyring", "Sealer", "key_file"]
 
 LONGEST_TEXT = 1900
 """Characters of the longest token. A URL with it stays below the 2,000 that every browser and mail
@@ -33,6 +32,11 @@ _CHECK_EVERY = 1.0
 _TEXT = re.compile(rf"[A-Za-z0-9_-]{{24,{LONGEST_TEXT}}}")
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = str.maketrans("-_", "+/")
+
+
+def key_file(path: Path) -> KeyFile:
+    """The keys in a file. An id is the first octet of each token that its key sealed."""
+    return KeyFile(path, purpose="tracking", most=255)
 
 
 class Keyring:
@@ -63,17 +67,18 @@ class Keyring:
         self._clock = clock
         self._log = log or logging.getLogger(__name__)
         self._lifetime = lifetime
-        self._version: key_file.Version | None = None
+        self._version: tuple[int, int, int] | None = None
         self._ciphers: dict[int, AESSIV] = {}
-        self._keys: tuple[Key, ...] = ()
-        if key_file.make(path, clock()):
+        self._keys: tuple[SecretKey, ...] = ()
+        self._file = key_file(path)
+        if self._file.make(clock()):
             self._log.warning("made new keys in %s; all machines need the same ones", path)
         self._read()
         self._checked = clock()
         self._sought = float("-inf")
 
     @property
-    def keys(self) -> tuple[Key, ...]:
+    def keys(self) -> tuple[SecretKey, ...]:
         """The keys, the newest last."""
         return self._keys
 
@@ -166,7 +171,7 @@ class Keyring:
         self._checked = now
         known = self._version
         try:
-            self._version = key_file.version(self.path)
+            self._version = self._file.version()
             if self._version != known:
                 self._read()
                 self._log.info("the tracking keys were read again")
@@ -177,7 +182,7 @@ class Keyring:
                 self._log.error("the tracking keys stay as they were: %s", error)
 
     def _read(self) -> None:
-        self._version, self._keys = key_file.read(self.path)
+        self._version, self._keys = self._file.read()
         self._ciphers = {key.id: AESSIV(key.secret) for key in self._keys}
 
     def __repr__(self) -> str:

@@ -46,7 +46,9 @@ def test_every_key_is_described_and_has_its_default() -> None:
         for key, value in definition.get("properties", {}).items():
             target = made["$defs"].get(value.get("$ref", "").rpartition("/")[2], {})
             assert value.get("description") or target.get("description"), f"{name}.{key}"
-            assert name == "" or "default" in value or key in definition.get("required", ()), key
+            is_section = target.get("type") == "object"
+            has_default = "default" in value or key in definition.get("required", ())
+            assert name == "" or is_section or has_default, key
     assert made["$defs"]["Limits"]["properties"]["command_timeout"]["default"] == "5m"
     assert made["$defs"]["Limits"]["properties"]["message_size"]["default"] == "50MiB"
     assert made["$defs"]["Relay"]["properties"]["connections"]["default"] == 20

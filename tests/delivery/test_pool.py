@@ -227,14 +227,16 @@ async def test_a_lower_ceiling_closes_what_is_too_much(
 ) -> None:
     monkeypatch.setattr(pool, "IDLE_UNDER_CEILING", 60.0)
     path = tmp_path / "limits"
-    async with NextHop(dot=Wait(0.05, "250 Ok")) as hop, delivering(limits=path) as connections:
+    hop = NextHop(dot=Wait(0.05, "250 Ok"))
+    async with hop, delivering(limits=path, idle=60.0) as connections:
         await asyncio.gather(
             *(send(connections, hop, make_delivery(ceilings={"site": 4})) for _ in range(4))
         )
         await _leased(path, "site", 4)
-        for _ in range(3):
-            await send(connections, hop, make_delivery(ceilings={"site": 2}))
-        await until(lambda: hop.open_connections <= 2, "the connections to close")
+        await asyncio.gather(
+            *(send(connections, hop, make_delivery(ceilings={"site": 2})) for _ in range(4))
+        )
+        await until(lambda: hop.open_connections == 2, "the connections to close")
         assert hop.connections == 4
 
 
@@ -481,6 +483,26 @@ async def test_each_worker_has_its_turn(tmp_path: Path, monkeypatch: pytest.Monk
         assert hop.most == 1
         # They alternate, and not with each message.
         assert 2 <= hop.connections <= len(hop.messages) / 4
+
+
+async def test_workers_share_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "TURN", 0.2)
+    async with Watched(dot=Wait(0.005, "250 Ok")) as hop, _two(tmp_path / "limits") as both:
+        end = time.monotonic() + 3.0
+
+        async def endlessly(connections: Connections, lane: str) -> None:
+            while time.monotonic() < end:
+                await attempt(connections, hop, make_delivery(ceilings={"site": 2}, lane=lane))
+
+        async with asyncio.TaskGroup() as tasks:
+            for connections in both:
+                for lane in ("a", "b", "c"):
+                    tasks.create_task(endlessly(connections, lane))
+                # The first worker has both connections when the second one begins.
+                await asyncio.sleep(0.1)
+        assert hop.most == 2
+        # It gives one away, and then each keeps its own.
+        assert hop.connections <= 4
 
 
 async def test_who_has_nobody_to_wait_for_keeps_the_connection(

@@ -162,7 +162,7 @@ async def test_a_shard_that_nobody_holds_is_adopted(make_gateway: MakeGateway) -
         gateway._via, gateway._workers = hop.address, 1
         gateway.configure()
         await asyncio.to_thread(gateway.start)
-        await asyncio.to_thread(gateway.command, "queue", "retry", "--all")
+        await asyncio.to_thread(gateway.command, "queue", "retry", "--all", "--yes")
         await hop.wait(len(ids), DEADLINE)
         await asyncio.to_thread(gateway.logged, "ran empty and was removed", 2)
         assert [path.name for path in gateway.spool.glob("*.db")] == ["0001.db"]

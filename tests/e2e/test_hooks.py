@@ -46,6 +46,14 @@ def auth(self, login):
 def mail(self, message):
     self.note("mail", message.sender)
 @hookimpl
+def claim(self, recipient):
+    if recipient.address.startswith("bounce@"):
+        self.note("claim", recipient.address)
+        return Accept()
+@hookimpl
+async def receive(self, message):
+    self.note("receive", message.headers.get("Subject"))
+@hookimpl
 async def rcpt(self, recipient):
     self.note("rcpt", recipient.address)
 @hookimpl
@@ -94,6 +102,7 @@ async def test_every_hook_fires(make_gateway: MakeGateway) -> None:
                 client.ehlo()
                 login = base64.b64encode(b"\0shop\0x").decode()
                 assert client.docmd("AUTH", f"PLAIN {login}")[0] == 235
+                client.sendmail("", ["bounce@b.example.com"], "Subject: back\r\n\r\n")
                 client.sendmail("a@example.com", ["b@example.net"], "Subject: one\r\n\r\n")
 
         await asyncio.to_thread(send)
@@ -111,13 +120,16 @@ async def test_every_hook_fires(make_gateway: MakeGateway) -> None:
             ("connect", "127.0.0.1"),
             ("helo", "client.example.org"),
             ("auth", "shop"),
+            ("mail", ""),
+            ("claim", "bounce@b.example.com"),
+            ("receive", "back"),
             ("mail", "a@example.com"),
             ("rcpt", "b@example.net"),
             ("message", "one"),
             ("seal", "one"),
             ("route", "example.net"),
-            ("admit", "example.net"),
             ("source", "example.net"),
+            ("admit", "example.net"),
             ("reply", "2.0.0"),
             ("stop", ""),
         ]

@@ -162,6 +162,10 @@ def test_every_hook_can_be_written_as_its_specification_says(tmp_path: Path) -> 
         ),
         ("def other(self): ...", "Footer has no hooks; mark its methods with @hookimpl: start,"),
         (
+            "@hookimpl\ndef claim(self, recipient): ...",
+            "Footer claims mail, and has no hook receive that takes it",
+        ),
+        (
             "@hookimpl\ndef message(self, message): ...\n"
             "def __init__(self, config):\n    self.message = 'hi'",
             "the attribute self.message is named like a hook; rename it",

@@ -135,7 +135,7 @@ async def test_mail_without_a_sender_goes_without_a_return_path(tmp_path: Path) 
 
 
 async def test_a_refusal_at_once_is_told_with_its_class(tmp_path: Path) -> None:
-    replies = {"hanako@*": "550 5.1.1 User unknown", "*": "452 4.2.2 Mailbox full"}
+    replies = {"hanako@*": "550 5.1.1 User unknown", "taro@*": "452 4.2.2 Mailbox full"}
     async with NextHop(rcpt=replies) as hop, assembly(tmp_path, hop.address) as gateway:
         await gateway.submit(HANAKO, TARO, sender=SENDER)
         await until(lambda: len(told(gateway, "bounced", "deferred")) == 2, "both events")

@@ -188,7 +188,6 @@ async def test_a_header_field_says_when_mail_is_to_go(
 ) -> None:
     hook = _message_hook("return Reject(str(message.release), 554, '5.7.1')")
     async with _assembly(tmp_path, hook) as gateway:
-        gateway.ingress.release_header = gateway.config.release_header
         content = _dated(f"{header}Subject: x\r\n\r\n")
         reply = await gateway.submit("b@example.net", content=content, mail=mail)
         release = float(reply.removeprefix("554 5.7.1 "))
@@ -213,7 +212,6 @@ async def test_mail_that_was_to_go_at_a_time_does_not_go_at_once(
     tmp_path: Path, header: str, reply: str
 ) -> None:
     async with _assembly(tmp_path, more="limits: {hold: 1d}") as gateway:
-        gateway.ingress.release_header = gateway.config.release_header
         content = _dated(f"{header}Subject: x\r\n\r\n")
         assert (await gateway.submit("b@example.net", content=content)).startswith(reply)
         assert gateway.rows() == []
@@ -225,18 +223,15 @@ async def test_no_header_field_says_when_mail_is_to_go(tmp_path: Path) -> None:
     for value in ("null", ""):
         async with _assembly(tmp_path, hook, more=f"release_header: {value}") as gateway:
             assert gateway.config.release_header is None
-            gateway.ingress.release_header = gateway.config.release_header
             reply = await gateway.submit("b@example.net", content=content)
             assert reply == "554 5.7.1 0.0"
     async with _assembly(tmp_path, more="limits: {hold: null}") as gateway:
-        gateway.ingress.release_header = gateway.config.release_header
         reply = await gateway.submit("b@example.net", content=content)
         assert reply == "550 5.6.0 X-Deliver-At: mail is not kept for later here"
 
 
 async def test_the_field_stays_in_the_message(tmp_path: Path) -> None:
     async with _assembly(tmp_path, more="release_header: X-Later") as gateway:
-        gateway.ingress.release_header = gateway.config.release_header
         content = _dated("X-Later:  @3600 \r\nSubject: x\r\n\r\n")
         await gateway.submit("b@example.net", content=content)
         (stored,) = _contents(gateway)
