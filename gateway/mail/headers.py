@@ -194,7 +194,11 @@ class Headers:
         self._check_open()
         new = _make(name, value)
         if self._fields is None:
-            self._set_raw(_terminated(self.raw) + new)
+            raw, lowered = self.raw, self._lowered
+            whole = _terminated(raw)
+            self._set_raw(whole + new)
+            if lowered is not None and whole is raw:
+                self._lowered = lowered + new.lower()
         else:
             self._set_fields((*_terminated_fields(self._fields), Field(new)))
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.hooks import Context, Message, Plugin, domain_name, hookimpl
+from gateway.hooks import Context, Message, Plugin, TextPart, domain_name, hookimpl
 from plugins.tracking import list_unsubscribe
 from plugins.tracking.config import TrackingConfig
 from plugins.tracking.edition import Edition
@@ -114,11 +114,17 @@ class Tracking(Plugin[TrackingConfig]):
                 utf8 = part.charset in ("utf-8", "us-ascii")
                 part.replace(self._rewriter.html(part.text, edition, utf8=utf8, opens=opens))
             else:
-                content_type = (part.headers.get("Content-Type") or "").lower()
-                delete_space = "delsp" in content_type
-                part.replace(self._rewriter.plain(part.text, edition, delete_space=delete_space))
+                spans = self._rewriter.plain(part.text, edition, delete_space=self._has_delsp(part))
+                if spans:
+                    part.replace(spans)
             # The image belongs to what is shown first; the rest are mostly pieces around files.
             opens = opens and not html
+
+    def _has_delsp(self, part: TextPart) -> bool:
+        """Whether spaces at the ends of lines are not part of the text (RFC 3676 4.1)."""
+        if not self.config.text_links:
+            return False
+        return "delsp" in (part.headers.get("Content-Type") or "").lower()
 
     def _offer_unsubscribing(self, message: Message, edition: Edition) -> None:
         mailto = self.config.unsubscribe.mailto
