@@ -29,7 +29,8 @@ LAYERS: Mapping[str, str] = {
         spool.queue_id delivery.reply queue.explanation limits
     """,
     "a message": """
-        mail.headers mail.mime mail.text_part mail.body mail.message mail.seven_bit mail
+        mail.headers mail.mime mail.text_part mail.body mail.message mail.seven_bit
+        mail.pending_text mail
         smtp.content smtp.future_release smtp.esmtp smtp.line_reader
     """,
     "what becomes of it": """
@@ -92,7 +93,7 @@ PURE = """
     attempt events hooks.actions
     queue.schedule queue.bounce queue.report_part spool.queue_entry queue.lane queue.placement
     queue.memory smtp.future_release
-    limits.rate limits.gcra delivery.dane delivery.mta_sts delivery.failures mail.seven_bit
+    limits.rate limits.gcra delivery.dane delivery.mta_sts delivery.failures mail.seven_bit mail.pending_text
 """
 """Modules without I/O, which take the time as an argument. Who claims to be pure must be here."""
 

@@ -11,8 +11,10 @@ from gateway.mail.encoded_text import EncodedText
 from gateway.mail.headers import Headers
 from gateway.mail.headers import State as HeadersState
 from gateway.mail.mime import Part, parse_parameters
+from gateway.mail.pending_text import pending
 
 _LINE_END = re.compile(r"\r\n?")
+_ESCAPE = re.compile(rb"=[0-9A-Fa-f]{2}")
 
 
 class TextPartError(ValueError):
@@ -117,6 +119,11 @@ class TextPart:
         problem = self._problem()
         if problem:
             raise TextPartError(f"the part {self.content_type} cannot be edited: {problem}")
+        later = pending(self._current, edits)
+        if later is not None and self._is_safe(later):
+            self._current = later
+            self._notify()
+            return
         try:
             text = self._current.spliced(self._current.splices(edits))
         except UnicodeEncodeError:
@@ -130,6 +137,20 @@ class TextPart:
         self._write_headers(text)
         self._current = text
         self._notify()
+
+    def _is_safe(self, text: EncodedText) -> bool:
+        """Whether a text can stand in the part as it is, however it is encoded."""
+        part = self._part
+        if part.depth == 0:
+            return text.encoding == "quoted-printable" and text.text.endswith("\n")
+        if text.encoding == "base64":
+            return True
+        # What is not in the text is not in valid quoted-printable either, unless it looks like an
+        # escape.
+        return not any(
+            _ESCAPE.search(boundary) or boundary.decode("latin-1") in text.text
+            for boundary in part.boundaries
+        )
 
     def _write_headers(self, text: EncodedText) -> None:
         headers, old = self._headers, self._current
