@@ -633,16 +633,21 @@ if any(recipient.address.startswith("gone") for recipient in message.recipients)
     }
 
 
+def _claims(body: str) -> str:
+    """The hook `claim` with this body, and a `receive` that goes with it."""
+    return _hook("claim", body) + "\n" + _hook("receive", "return None")
+
+
 async def test_who_claims_an_address(site: Site) -> None:
-    site.plugin(_hook("claim", "return None"))
+    site.plugin(_claims("return None"))
     site.plugin(
         _hook("claim", "recipient.notes['seen'] = 'yes'; return Accept()")
         + "\n"
         + _hook("receive", "return None"),
         "when: {recipient_domain: own.example}",
     )
-    site.plugin(_hook("claim", "return Reject('Never', 550, '5.1.1')"), "when: {recipient: r@*}")
-    site.plugin(_hook("claim", "return Tempfail('Later')"), "when: {recipient: t@*}")
+    site.plugin(_claims("return Reject('Never', 550, '5.1.1')"), "when: {recipient: r@*}")
+    site.plugin(_claims("return Tempfail('Later')"), "when: {recipient: t@*}")
     chain = site.chain()
 
     def claim(address: str) -> str | Reject | Tempfail | None:
@@ -660,6 +665,7 @@ async def test_who_claims_an_address(site: Site) -> None:
 async def test_a_claim_hook_that_fails(site: Site, failure: str, on_error: str) -> None:
     change = "):\n    recipient.address = 'evil@example.com'\n"
     body = FAILURES[failure].format("claim", "recipient").replace("):\n", change, 1)
+    body += "\n" + _hook("receive", "return None")
     site.plugin(body, f"on_error: {on_error}, timeout: 200ms")
     recipient = Recipient("b@example.net", message=_message())
     assert site.chain().claim(recipient) == (None if on_error == "skip" else TEMPFAIL)

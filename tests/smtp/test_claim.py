@@ -236,7 +236,8 @@ async def test_a_plugin_that_fails_keeps_the_message_with_the_client(tmp_path: P
 
 @pytest.mark.parametrize("rules", ["on_error: tempfail", "on_error: quarantine", "on_error: skip"])
 async def test_a_claim_that_fails(tmp_path: Path, rules: str) -> None:
-    body = "@hookimpl\ndef claim(self, recipient):\n    raise RuntimeError('broken')"
+    body = "@hookimpl\ndef claim(self, recipient):\n    raise RuntimeError('broken')\n"
+    body += "@hookimpl\ndef receive(self, message):\n    return None"
     async with (
         _assembly(tmp_path, body, rules=(rules,)) as gateway,
         gateway.client() as client,
