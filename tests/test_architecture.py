@@ -93,7 +93,8 @@ PURE = """
     attempt events hooks.actions
     queue.schedule queue.bounce queue.report_part spool.queue_entry queue.lane queue.placement
     queue.memory smtp.future_release
-    limits.rate limits.gcra delivery.dane delivery.mta_sts delivery.failures mail.seven_bit mail.pending_text
+    limits.rate limits.gcra delivery.dane delivery.mta_sts delivery.failures
+    mail.seven_bit mail.pending_text
 """
 """Modules without I/O, which take the time as an argument. Who claims to be pure must be here."""
 

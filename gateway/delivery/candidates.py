@@ -73,22 +73,26 @@ class Candidates:
             else:
                 break
             self._given += 1
-            self._began = now()
-            for place in self._places(hop, address):
-                self._failures.begin(place, self._began)
             return hop, address
         self.refused += [reason for _, _, reason in self._last]
         self._last.clear()
         return None
 
+    def begin(self, hop: Hop, address: str) -> None:
+        """An attempt at the address that was given last begins."""
+        self._began = asyncio.get_running_loop().time()
+        for place in self._places(hop, address):
+            self._failures.begin(place, self._began)
+
     def leave(self, hop: Hop, outcome: Outcome) -> None:
-        """A hop must not be used for this delivery."""
+        """The hop of the address that was given last must not be used for this delivery."""
+        self._given -= 1
         self.refused.append(outcome)
         self._addresses = deque(entry for entry in self._addresses if entry[0] != hop)
         self._last = deque(entry for entry in self._last if entry[0] != hop)
 
     def failed(self, hop: Hop, address: str, outcome: Outcome) -> None:
-        """The address that was given last did not let us come as far as MAIL is answered."""
+        """That attempt did not come so far that MAIL was answered."""
         self.refused.append(outcome)
         if outcome.disposition is Disposition.FAILED:
             return  # it said so at once, and does to each message by itself
@@ -102,7 +106,7 @@ class Candidates:
         self._failures.add(ours if late else anyone, outcome, self._began, now, slow=slow)
 
     def succeeded(self, hop: Hop, address: str) -> None:
-        """The address that was given last let us in."""
+        """That attempt did."""
         for place in self._places(hop, address):
             self._failures.forget(place)
 

@@ -13,10 +13,11 @@ from gateway.delivery.connection import Connection, Timeouts, open_connection
 from gateway.delivery.envelope import unsendable
 from gateway.delivery.failures import Failures
 from gateway.delivery.identity import Identity
-from gateway.delivery.pool import Busy, Key, Pool
+from gateway.delivery.pool import Pool
 from gateway.delivery.protection import Protection
 from gateway.delivery.tls import Tls
 from gateway.delivery.transaction import transact
+from gateway.delivery.waiters import Busy, Key
 from gateway.limits import Limits
 from gateway.resolver import Resolver
 
@@ -173,6 +174,7 @@ class Connections:
                             return outcomes
                         continue
                     place = given
+                candidates.begin(hop, address)
                 opened = await self._open(hop, address, key.source, protection)
                 if isinstance(opened, Connection):
                     if not opened.lost:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from gateway.attempt import Delivery, Hop, Source
+from gateway.attempt import Delivery, Hop
 from gateway.delivery.ceilings import Ceilings, Place
 from gateway.delivery.connection import Connection
-from gateway.delivery.tls import Requirement
+from gateway.delivery.waiters import Answer, Busy, Key, Waiter, Waiters
 from gateway.limits import LimitsFullError
 
 IDLE_UNDER_CEILING = 1.0
@@ -18,9 +18,6 @@ IDLE_UNDER_CEILING = 1.0
 PATIENCE = 5.0
 """Seconds that a delivery waits for a connection."""
 
-WAITERS_PER_LANE = 4
-"""Deliveries of one lane that wait at a time; more are told at once to come again."""
-
 TURN = 2.0
 """Seconds that a connection is kept from those who wait under its ceiling and cannot use it: for
 another group of servers in this process, or in other processes."""
@@ -28,27 +25,15 @@ another group of servers in this process, or in other processes."""
 LOOK = 0.05
 """How often, in seconds, those who wait look for places that other processes have given back."""
 
+SELDOM = 10
+"""Those that can wait for a connection that is open look only each so many times."""
+
+LONGEST = 3600.0
+"""Seconds after which it is looked for connections that are still busy with the same message. Each
+reply has its time, but a server that takes all of it for each recipient has had enough."""
+
 COME_AGAIN = 0.2
 """Seconds until a delivery that found no connection is worth trying again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """No connection may be opened now, and none became free: nothing was tried.
-
-    `seconds` is when to ask again.
-    """
-
-    seconds: float
-    reason: str
-
-
-class Key(NamedTuple):
-    """What connections have in common that may be used for each other."""
-
-    site: str
-    source: Source
-    requirement: Requirement
 
 
 class _Group:
@@ -64,29 +49,15 @@ class _Group:
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """What is known of an open connection; `turn` is when others may want its place."""
+    """What is known of an open connection.
+
+    `turn` is when others may want its place, `transactions` how many there had been of late.
+    """
 
     group: _Group
     place: Place
     turn: float
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """A delivery that waits for a connection of its group or, if `room`, for a place."""
-
-    key: Key
-    hops: tuple[Hop, ...]
-    delivery: Delivery
-    room: bool
-    reason: str
-    since: float
-    answer: asyncio.Future[Connection | Place | Busy]
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it still waits for a place."""
-        return self.room and not self.answer.done()
+    transactions: int = -1
 
 
 class Pool:
@@ -108,9 +79,10 @@ class Pool:
         self._groups: dict[Key, _Group] = {}
         self._open: dict[Connection, _Held] = {}
         self._spare: dict[Connection, None] = {}
-        self._waiting: list[_Waiter] = []
-        self._waiting_in: dict[str, int] = {}
+        self._waiters = Waiters()
         self._alarm: asyncio.TimerHandle | None = None
+        self._looks = 0
+        self._inspection: asyncio.TimerHandle | None = None
         self._stopping = False
         self._emptied = asyncio.Event()
 
@@ -137,7 +109,7 @@ class Pool:
 
     async def obtain(
         self, key: Key, hops: tuple[Hop, ...], delivery: Delivery, full: str = ""
-    ) -> Connection | Place | Busy:
+    ) -> Answer:
         """A place for a new connection, or one that is open, where no other may be opened.
 
         Waits for either while the ceilings are reached. `full` says why the servers take no more
@@ -148,7 +120,8 @@ class Pool:
         """
         ceilings = delivery.ceilings
         # Whoever waits already goes first.
-        if not full and not (ceilings and any(waiter.key == key for waiter in self._waiting)):
+        behind = bool(ceilings) and any(waiter.key == key for waiter in self._waiters)
+        if not full and not behind:
             place = self._ceilings.place(ceilings)
             if place is not None:
                 return place
@@ -160,15 +133,13 @@ class Pool:
         )
         if self.is_crowded(delivery.lane) or self._stopping:
             return Busy(COME_AGAIN, reason)
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(key, hops, delivery, not full, reason, loop.time(), loop.create_future())
-        self._waiting.append(waiter)
-        self._waiting_in[delivery.lane] = self._waiting_in.get(delivery.lane, 0) + 1
+        waiter = Waiter(key, hops, delivery, not full, reason)
+        self._waiters.add(waiter)
         try:
-            if waiter.room:
-                self._place(next(one for one in self._waiting if one.key == key and one.is_open))
+            if waiter.room and not behind:
+                self._make_room(ceilings)
             if self._alarm is None:
-                self._alarm = loop.call_later(LOOK, self._look)
+                self._alarm = asyncio.get_running_loop().call_later(LOOK, self._look)
             return await waiter.answer
         except BaseException:
             self._dismiss(waiter)
@@ -176,7 +147,7 @@ class Pool:
 
     def is_crowded(self, lane: str) -> bool:
         """Whether as many deliveries of a lane wait for a connection as may."""
-        return self._waiting_in.get(lane, 0) >= WAITERS_PER_LANE
+        return self._waiters.is_crowded(lane)
 
     def has(self, key: Key, hops: tuple[Hop, ...]) -> bool:
         """Whether a connection is open, idle or in use, that would do for these hops."""
@@ -193,6 +164,8 @@ class Pool:
         group.members.add(connection)
         self._open[connection] = _Held(group, place, connection.opened + TURN)
         connection.on_lost = self._lost
+        if self._inspection is None:
+            self._inspection = asyncio.get_running_loop().call_later(LONGEST, self._inspect)
 
     def give_back(self, connection: Connection, delivery: Delivery) -> None:
         """A delivery has used a connection; the next one may have it."""
@@ -201,24 +174,24 @@ class Pool:
         try:
             if self._is_used_up(connection, delivery):
                 connection.quit()
-            elif not (self._waiting and self._hand_over(connection)) and not connection.lost:
+            elif not (self._waiters and self._hand_over(connection)) and not connection.lost:
                 self._rest(connection)
         except (OSError, LimitsFullError):
             # What was delivered over it is delivered: the next one will meet the error.
             connection.quit()
 
     def release(self, place: Place) -> None:
-        """A place was not needed; others may have it."""
+        """A place is not needed any more; others may have it."""
+        names = place.ceilings.keys()
         place.release()
-        if self._waiting:
-            self._serve()
+        if self._waiters:
+            self._serve(names)
 
     def stop(self) -> None:
         """Closes what is idle; from now on connections are closed after their message."""
         self._stopping = True
-        for waiter in list(self._waiting):
-            if not waiter.answer.done():
-                self._answer(waiter, Busy(COME_AGAIN, "the gateway is stopping"))
+        for waiter in self._waiters:
+            self._waiters.answer(waiter, Busy(COME_AGAIN, "the gateway is stopping"))
         for connection in self._open:
             if connection in self._open[connection].group.idle:
                 connection.quit()
@@ -233,6 +206,15 @@ class Pool:
         while self._open:
             self._emptied.clear()
             await self._emptied.wait()
+
+    def _inspect(self) -> None:
+        """Cuts off who has been busy with one message since the last inspection."""
+        for connection, held in self._open.items():
+            if connection.transactions == held.transactions and connection not in held.group.idle:
+                connection.abort(f"one message took longer than {LONGEST:g} seconds")
+            held.transactions = connection.transactions
+        loop = asyncio.get_running_loop()
+        self._inspection = loop.call_later(LONGEST, self._inspect) if self._open else None
 
     # One connection.
 
@@ -264,7 +246,7 @@ class Pool:
     def _is_wanted(self, held: _Held, now: float) -> bool:
         """Whether others have waited long enough for the place of a connection."""
         names = held.place.ceilings.keys()
-        for waiter in self._waiting:
+        for waiter in self._waiters:
             patient = waiter.room and now - waiter.since >= TURN and waiter.key != held.group.key
             if patient and names & waiter.delivery.ceilings.keys():
                 return True
@@ -276,13 +258,13 @@ class Pool:
     def _hand_over(self, connection: Connection) -> bool:
         """Gives a connection to who has waited for it longest, if anybody has."""
         key = self._open[connection].group.key
-        for waiter in self._waiting:
-            if waiter.key != key or connection.hop not in waiter.hops or waiter.answer.done():
+        for waiter in self._waiters:
+            if waiter.key != key or connection.hop not in waiter.hops:
                 continue
             if self._is_surplus(connection, waiter.delivery):
                 connection.quit()
             elif self._serves(connection, waiter.delivery):
-                self._answer(waiter, connection)
+                self._waiters.answer(waiter, connection)
                 return True
             if connection.lost:
                 break
@@ -314,35 +296,46 @@ class Pool:
 
     def _look(self) -> None:
         self._alarm = None
-        if self._waiting:
+        if self._waiters:
             self._alarm = asyncio.get_running_loop().call_later(LOOK, self._look)
+            self._looks += 1
             self._serve()
 
-    def _serve(self) -> None:
-        """Gives places to those who wait, in the order in which they came."""
+    def _serve(self, names: Collection[str] | None = None) -> None:
+        """Gives places to those who wait, in the order in which they came.
+
+        `names` are those under which one was given back here; None: others may have done so.
+        """
         now = asyncio.get_running_loop().time()
         full: set[str] = set()
-        for waiter in list(self._waiting):
-            if waiter.answer.done():
+        for waiter in self._waiters:
+            ceilings = waiter.delivery.ceilings
+            can_wait = self.has(waiter.key, waiter.hops)
+            if now - waiter.since >= PATIENCE or not (waiter.room or can_wait):
+                self._waiters.answer(waiter, Busy(COME_AGAIN, waiter.reason))
                 continue
-            if now - waiter.since >= PATIENCE or not (
-                waiter.room or self.has(waiter.key, waiter.hops)
-            ):
-                self._answer(waiter, Busy(COME_AGAIN, waiter.reason))
-            elif waiter.room and full.isdisjoint(waiter.delivery.ceilings):
+            if names is None:
+                in_vain = can_wait and self._looks % SELDOM != 0
+            else:
+                in_vain = ceilings.keys().isdisjoint(names)
+            if waiter.room and not in_vain and full.isdisjoint(ceilings):
                 try:
                     full |= self._place(waiter)
                 except (OSError, LimitsFullError) as error:
-                    self._leave(waiter)
+                    self._waiters.remove(waiter)
                     waiter.answer.set_exception(error)
 
-    def _place(self, waiter: _Waiter) -> set[str]:
+    def _place(self, waiter: Waiter) -> set[str]:
         """Gives a place to one who waits, or makes room; returns the names that have none."""
         ceilings = waiter.delivery.ceilings
         place = self._ceilings.place(ceilings)
-        if place is not None:
-            self._answer(waiter, place)
-            return set()
+        if place is None:
+            return self._make_room(ceilings)
+        self._waiters.answer(waiter, place)
+        return set()
+
+    def _make_room(self, ceilings: Mapping[str, int]) -> set[str]:
+        """Asks others for places, closes one that is idle; returns the names that have none."""
         full = self._ceilings.full(ceilings)
         self._ceilings.ask(full)
         for connection in self._spare:
@@ -352,21 +345,10 @@ class Pool:
                 break
         return full
 
-    def _answer(self, waiter: _Waiter, answer: Connection | Place | Busy) -> None:
-        self._leave(waiter)
-        waiter.answer.set_result(answer)
-
-    def _leave(self, waiter: _Waiter) -> None:
-        self._waiting.remove(waiter)
-        lane = waiter.delivery.lane
-        self._waiting_in[lane] -= 1
-        if not self._waiting_in[lane]:
-            del self._waiting_in[lane]
-
-    def _dismiss(self, waiter: _Waiter) -> None:
+    def _dismiss(self, waiter: Waiter) -> None:
         """A delivery no longer waits; what it was given meanwhile, others may have."""
-        if waiter in self._waiting:
-            self._leave(waiter)
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
             return
         if waiter.answer.cancelled() or waiter.answer.exception() is not None:
             return

@@ -23,8 +23,6 @@ def seven_bit(content: bytes) -> bytes | None:
     if content.isascii():
         return content
     header, separator, body = split(content)
-    if not header.isascii():
-        return None
     root = scan(body, Headers(header))
     parts = root.walk()
     messages = {root, *(part.children[0] for part in parts if _holds_message(part))}

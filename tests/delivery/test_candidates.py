@@ -246,8 +246,7 @@ async def test_a_name_that_is_ours_to_mend_is_no_failure_of_theirs() -> None:
 
 async def test_a_delivery_that_is_cancelled_leaves_no_trace() -> None:
     # Whenever the cancellation comes: while it connects, as it is connected, and afterwards.
-    banners = [*[Hang()] * 60, HELLO]
-    async with NextHop(banner=banners) as hop, delivering() as connections:
+    async with NextHop(banner=[*[Hang()] * 60, HELLO]) as hop, delivering() as connections:
         for number in range(60):
             task = asyncio.create_task(attempt(connections, hop))
             while hop.connections <= number:
@@ -281,6 +280,7 @@ async def test_a_refused_login_is_not_repeated_soon() -> None:
     found = await first.next()
     assert found == (Hop("192.0.2.1", 587), "192.0.2.1")
     refused = Outcome(DEFERRED, 535, "4.7.8", "no such user", "auth", "192.0.2.1")
+    first.begin(*found)
     first.failed(*found, refused)
     assert await first.next() is None
     assert first.refused == [refused]

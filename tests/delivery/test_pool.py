@@ -16,6 +16,7 @@ from gateway.delivery import pool
 from gateway.delivery.connection import Timeouts
 from gateway.delivery.connections import Busy, Connections
 from gateway.delivery.tls import Tls
+from gateway.delivery.waiters import WAITERS_PER_LANE, Waiters
 from gateway.limits import Limits, LimitsFullError
 from gateway.testing import Hang, NextHop, Wait
 from tests.delivery.sending import (
@@ -112,7 +113,7 @@ async def test_only_a_few_of_a_lane_wait() -> None:
 
         first = deliver("a.example")
         await hop.wait(1)
-        waiting = [deliver("a.example") for _ in range(pool.WAITERS_PER_LANE)]
+        waiting = [deliver("a.example") for _ in range(WAITERS_PER_LANE)]
         await until(lambda: connections.is_crowded("a.example"), "all to wait")
         began = time.monotonic()
         busy = await deliver("a.example")
@@ -124,7 +125,7 @@ async def test_only_a_few_of_a_lane_wait() -> None:
         waiting.append(deliver("b.example"))
         for task in (first, *waiting):
             assert not isinstance(await task, Busy)
-        assert len(hop.messages) == 2 + pool.WAITERS_PER_LANE
+        assert len(hop.messages) == 2 + WAITERS_PER_LANE
         assert not connections.is_crowded("a.example")
 
 
@@ -325,9 +326,12 @@ async def test_a_connection_that_became_idle_meanwhile_is_used(
     monkeypatch.setattr(pool, "LOOK", 60.0)
     first_is_done = asyncio.Event()
     protection = Tls.protection
+    asked = 0
 
     async def wait(self: Tls, *arguments: Any) -> Any:
-        if hop.connections:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
             await first_is_done.wait()
         return await protection(self, *arguments)
 
@@ -383,7 +387,7 @@ async def test_those_who_no_longer_wait_do_not_count() -> None:
 
         tasks = [deliver()]
         await hop.wait(1)
-        tasks += [deliver() for _ in range(pool.WAITERS_PER_LANE)]
+        tasks += [deliver() for _ in range(WAITERS_PER_LANE)]
         await until(lambda: connections.is_crowded("a.example"), "all to wait")
         for task in tasks:
             task.cancel()
@@ -396,15 +400,15 @@ async def test_what_a_cancelled_waiter_was_given_goes_to_the_next(
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one message per connection it is a place, otherwise a connection."""
-    answer = pool.Pool._answer
+    answer = Waiters.answer
     tasks: dict[str, asyncio.Task[Any]] = {}
 
-    def answer_and_cancel(self: pool.Pool, waiter: Any, given: Any) -> None:
+    def answer_and_cancel(self: Waiters, waiter: Any, given: Any) -> None:
         answer(self, waiter, given)
         if waiter.delivery.lane == "second":
             tasks["second"].cancel()
 
-    monkeypatch.setattr(pool.Pool, "_answer", answer_and_cancel)
+    monkeypatch.setattr(Waiters, "answer", answer_and_cancel)
     async with NextHop(dot=Wait(0.1, "250 Ok")) as hop, delivering() as connections:
         for name in ("first", "second", "third"):
             delivery = make_delivery(
@@ -551,6 +555,38 @@ async def test_when_that_connection_is_gone_the_server_is_down(
         assert "Too many connections" in outcome.text
 
 
+# Servers that take their time for each reply.
+
+
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()], ids=["pipelining", "plain"])
+async def test_one_message_does_not_take_for_ever(
+    extensions: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "LONGEST", 0.5)
+    to = [f"b{number}@example.net" for number in range(100)]
+    async with NextHop(extensions=extensions, rcpt=Wait(0.1, "250 Ok")) as hop:
+        async with delivering() as connections:
+            began = time.monotonic()
+            outcomes = await send(connections, hop, make_delivery(*to))
+            assert time.monotonic() - began < 5.0
+            assert {outcome.disposition for outcome in outcomes} == {DEFERRED}
+            assert all("longer than 0.5 seconds" in outcome.text for outcome in outcomes)
+        await hop.wait_closed()
+        assert hop.messages == []
+
+
+async def test_many_messages_may_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "LONGEST", 0.2)
+    async with NextHop(dot=Wait(0.05, "250 Ok")) as hop, delivering() as connections:
+        for _ in range(20):
+            (outcome,) = await send(connections, hop)
+            assert outcome.disposition is DELIVERED
+        await asyncio.sleep(0.5)
+        (outcome,) = await send(connections, hop)
+        assert outcome.disposition is DELIVERED
+        assert hop.connections == 1
+
+
 # What goes wrong here.
 
 
@@ -577,7 +613,7 @@ async def test_what_was_delivered_stays_delivered_though_limits_fail(
         second = asyncio.create_task(
             attempt(connections, hop, make_delivery(ceilings={"site": 1, "more": 1}, lane="b"))
         )
-        await until(lambda: connections._pool._waiting, "the second to wait")
+        await until(lambda: connections._pool._waiters, "the second to wait")
 
         def full(*_: object) -> None:
             raise LimitsFullError("no place for another key")
