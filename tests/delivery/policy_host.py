@@ -55,7 +55,9 @@ class PolicyHost:
             session.cancel()
         await asyncio.gather(*self._sessions, return_exceptions=True)
         for writer in self._writers:
-            writer.transport.abort()
+            # Closed twice, it has nothing left to abort (Python before 3.11.5).
+            if not writer.is_closing():
+                writer.transport.abort()
         await asyncio.sleep(0)
         await self._server.wait_closed()
 
