@@ -104,10 +104,6 @@ class Connections:
             times.connected = times.done
         return outcomes
 
-    def is_crowded(self, lane: str) -> bool:
-        """Whether so many deliveries of a lane wait for a connection that another would be Busy."""
-        return self._pool.is_crowded(lane)
-
     async def close(self, timeout: float) -> None:
         """Closes what is idle, waits up to `timeout` seconds for the rest, then cuts it off.
 

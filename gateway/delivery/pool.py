@@ -131,7 +131,7 @@ class Pool:
         reason = full or "as many connections are open as may be: " + ", ".join(
             f"{most} under {name}" for name, most in ceilings.items()
         )
-        if self.is_crowded(delivery.lane) or self._stopping:
+        if self._waiters.is_crowded(delivery.lane) or self._stopping:
             return Busy(COME_AGAIN, reason)
         waiter = Waiter(key, hops, delivery, not full, reason)
         self._waiters.add(waiter)
@@ -144,10 +144,6 @@ class Pool:
         except BaseException:
             self._dismiss(waiter)
             raise
-
-    def is_crowded(self, lane: str) -> bool:
-        """Whether as many deliveries of a lane wait for a connection as may."""
-        return self._waiters.is_crowded(lane)
 
     def has(self, key: Key, hops: tuple[Hop, ...]) -> bool:
         """Whether a connection is open, idle or in use, that would do for these hops."""

@@ -22,6 +22,8 @@ from gateway.delivery.candidates import Candidates, alternating
 from gateway.delivery.connection import Timeouts
 from gateway.delivery.failures import Failures
 from gateway.delivery.identity import Identity
+from gateway.delivery.protection import Protection
+from gateway.delivery.tls import Requirement, Tls
 from gateway.resolver import Resolver
 from gateway.testing import Drop, Hang, NextHop
 from tests.delivery.sending import (
@@ -235,6 +237,25 @@ async def test_tls_that_fails_concerns_only_those_who_demand_it() -> None:
         assert hop.connections == 1
         (outcome,) = await send(connections, make_route(hop, tls=TlsLevel.NONE))
         assert outcome.disposition is DELIVERED
+
+
+async def test_a_hop_that_must_not_be_used_counts_as_not_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = Outcome(DEFERRED, 0, "4.7.5", "it is not among the servers in the policy", "tls")
+    protection = Tls.protection
+
+    async def refuse(self: Tls, requirement: Requirement, hop: Hop) -> Protection | Outcome:
+        return policy if hop.port == 1 else await protection(self, requirement, hop)
+
+    monkeypatch.setattr(Tls, "protection", refuse)
+    async with NextHop(banner=BUSY) as hop, delivering() as connections:
+        for _ in range(3):
+            (outcome,) = await send(connections, make_route(NOWHERE, hop))
+            assert "Too many connections" in outcome.text
+        assert hop.connections == 1
+        (outcome,) = await send(connections, make_route(NOWHERE))
+        assert outcome == policy
 
 
 async def test_a_name_that_is_ours_to_mend_is_no_failure_of_theirs() -> None:

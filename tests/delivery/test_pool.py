@@ -105,7 +105,7 @@ async def test_who_waited_longest_is_next() -> None:
 
 async def test_only_a_few_of_a_lane_wait() -> None:
     async with NextHop(dot=Wait(0.3, "250 Ok")) as hop, delivering() as connections:
-        assert not connections.is_crowded("a.example")
+        assert not connections._pool._waiters.is_crowded("a.example")
 
         def deliver(lane: str) -> asyncio.Task[Any]:
             delivery = make_delivery(ceilings={"site of a": 1}, lane=lane)
@@ -114,19 +114,19 @@ async def test_only_a_few_of_a_lane_wait() -> None:
         first = deliver("a.example")
         await hop.wait(1)
         waiting = [deliver("a.example") for _ in range(WAITERS_PER_LANE)]
-        await until(lambda: connections.is_crowded("a.example"), "all to wait")
+        await until(lambda: connections._pool._waiters.is_crowded("a.example"), "all to wait")
         began = time.monotonic()
         busy = await deliver("a.example")
         assert time.monotonic() - began < 0.2
         assert isinstance(busy, Busy)
         assert 0 < busy.seconds < 1
         assert busy.reason == "as many connections are open as may be: 1 under site of a"
-        assert not connections.is_crowded("b.example")
+        assert not connections._pool._waiters.is_crowded("b.example")
         waiting.append(deliver("b.example"))
         for task in (first, *waiting):
             assert not isinstance(await task, Busy)
         assert len(hop.messages) == 2 + WAITERS_PER_LANE
-        assert not connections.is_crowded("a.example")
+        assert not connections._pool._waiters.is_crowded("a.example")
 
 
 async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,10 @@ async def test_a_ceiling_of_none_lets_nobody_through(monkeypatch: pytest.MonkeyP
         assert hop.connections == 0
 
 
-async def test_an_idle_connection_makes_room_for_another_source() -> None:
+async def test_an_idle_connection_makes_room_for_another_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "LOOK", 60.0)
     async with Watched() as hop, delivering(idle=60.0) as connections:
         for source in (SOURCE, OTHER, SOURCE):
             began = time.monotonic()
@@ -388,11 +391,28 @@ async def test_those_who_no_longer_wait_do_not_count() -> None:
         tasks = [deliver()]
         await hop.wait(1)
         tasks += [deliver() for _ in range(WAITERS_PER_LANE)]
-        await until(lambda: connections.is_crowded("a.example"), "all to wait")
+        await until(lambda: connections._pool._waiters.is_crowded("a.example"), "all to wait")
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert not connections.is_crowded("a.example")
+        assert not connections._pool._waiters.is_crowded("a.example")
+
+
+async def test_who_has_just_been_cancelled_gets_no_answer() -> None:
+    async with NextHop(dot=Hang()) as hop, delivering() as connections:
+        first, second = (
+            asyncio.create_task(attempt(connections, hop, make_delivery(ceilings={"site": 1})))
+            for _ in range(2)
+        )
+        await hop.wait(1)
+        await until(lambda: connections._pool._waiters, "the second to wait")
+        second.cancel()
+        # It has not run since then.
+        connections._pool.stop()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
 
 
 @pytest.mark.parametrize("most", [1, 1000])
@@ -509,6 +529,28 @@ async def test_workers_share_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert hop.connections <= 4
 
 
+async def test_a_place_of_another_worker_is_found_by_one_that_has_some(tmp_path: Path) -> None:
+    path = tmp_path / "limits"
+    elsewhere = Limits(path)
+    lease = elsewhere.lease({"site": 2})
+    assert lease is not None
+    async with NextHop(dot=[Hang(), "250 Ok"]) as hop, delivering(limits=path) as connections:
+        first, second = (
+            asyncio.create_task(
+                attempt(connections, hop, make_delivery(ceilings={"site": 2}, lane=lane))
+            )
+            for lane in ("a", "b")
+        )
+        await hop.wait(1)
+        began = time.monotonic()
+        lease.release()
+        assert not isinstance(await second, Busy)
+        assert time.monotonic() - began < 3.0
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+    elsewhere.close()
+
+
 async def test_who_has_nobody_to_wait_for_keeps_the_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -548,7 +590,12 @@ async def test_when_that_connection_is_gone_the_server_is_down(
         busy = await attempt(connections, hop)
         assert isinstance(busy, Busy)
         assert "Too many connections" in busy.reason
+        # Nobody waits for a connection that is gone.
+        monkeypatch.setattr(pool, "PATIENCE", 60.0)
+        waiting = asyncio.create_task(attempt(connections, hop))
+        await until(lambda: connections._pool._waiters, "it to wait")
         first.cancel()
+        assert isinstance(await waiting, Busy)
         await hop.wait_closed()
         (outcome,) = await send(connections, hop)
         assert outcome.disposition is DEFERRED
