@@ -6,9 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from ipaddress import ip_address
+from types import MappingProxyType
+from typing import Any, Self
 
+from gateway.mail.guard import CLOSED, FINISHED, Guard
 from gateway.mail.headers import Headers, split
 from gateway.mail.message import Client, Recipient
+from gateway.mail.notes import GuardedDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +22,12 @@ class Hop:
 
     host: str
     port: int = 25
+
+    def __post_init__(self) -> None:
+        if type(self.host) is not str:
+            raise TypeError(f"{self.host!r} is no host")
+        if type(self.port) is not int or not 0 < self.port < 65536:
+            raise ValueError(f"{self.port!r} is no port from 1 to 65535")
 
     @classmethod
     def parse(cls, text: str) -> Hop:
@@ -84,6 +95,16 @@ class Route:
     is_mx: bool = False
     authentic: bool = False
 
+    def __post_init__(self) -> None:
+        if type(self.hops) is not tuple or not all(type(hop) is Hop for hop in self.hops):
+            raise TypeError(f"the hops of a route are a tuple of Hop, not {self.hops!r}")
+        if type(self.site) is not str:
+            raise TypeError(f"the site of a route is text, not {self.site!r}")
+        if self.tls is not None and type(self.tls) is not TlsLevel:
+            raise TypeError(f"the tls of a route is a TlsLevel, not {self.tls!r}")
+        if self.login is not None and type(self.login) is not Credentials:
+            raise TypeError("the login of a route is Credentials")
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -91,6 +112,12 @@ class Source:
 
     address: str | None
     helo: str
+
+    def __post_init__(self) -> None:
+        if self.address is not None:
+            ip_address(self.address)
+        if type(self.helo) is not str:
+            raise TypeError(f"{self.helo!r} is no name for EHLO")
 
 
 class Disposition(StrEnum):
@@ -127,6 +154,21 @@ class Outcome:
             return self.text
         return f"{self.code} {self.status} {self.text}".rstrip()
 
+    def problem(self, *, delivered: bool) -> str | None:
+        """Why a plugin may not answer this; None if it may. `delivered`: of mail that was."""
+        if delivered:
+            return "answered for mail that was delivered"
+        if type(self.disposition) is not Disposition:
+            return f"answered the disposition {self.disposition!r}"
+        if self.disposition is Disposition.DELIVERED:
+            return "answered DELIVERED for mail that was not"
+        if type(self.code) is not int or not (self.code == 0 or 200 <= self.code <= 599):
+            return f"answered the reply code {self.code!r}"
+        for text in (self.status, self.text, self.stage, self.relay):
+            if type(text) is not str or not text.isprintable():
+                return f"answered {text!r}, which is not a line of text"
+        return None
+
 
 @dataclass(slots=True)
 class Times:
@@ -158,7 +200,7 @@ class Delivery:
         recipients_per_message: more than these go in further transactions; None: as usual.
 
     `in_seven_bits` gives the content for a server without 8BITMIME, signed anew, or why there is
-    none; the gateway sets it.
+    none; the gateway sets it. `guard` says what may be changed now, in the recipients too.
     """
 
     message_id: str
@@ -183,6 +225,7 @@ class Delivery:
     messages_per_connection: int | None = None
     recipients_per_message: int | None = None
     in_seven_bits: Callable[[], bytes | Outcome] | None = field(default=None, repr=False)
+    guard: Guard = field(default_factory=Guard, init=False, repr=False)
 
     @property
     def domain(self) -> str:
@@ -191,8 +234,78 @@ class Delivery:
 
     @cached_property
     def headers(self) -> Headers:
-        """The header of the message as it goes out. A copy: changing it changes nothing."""
-        return Headers(split(self.content)[0])
+        """The header of the message as it goes out. It cannot be changed."""
+        return Headers(split(self.content)[0], Guard(FINISHED))
+
+    def close(self) -> None:
+        """From now on hooks can change what their stage allows, and nothing else."""
+        guard = self.guard
+        guard.rights = CLOSED
+        for recipient in self.recipients:
+            recipient.join(guard)
+        self.recipients = tuple(self.recipients)
+        self.notes = MappingProxyType(self.notes)
+        self.ceilings = Ceilings(self.ceilings, guard)
+        self.__class__ = _ClosedDelivery
+
+    def proceed(self, **values: Any) -> None:
+        """Sets what the gateway has found out: route, source, recipients."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def checkpoint(self) -> tuple[dict[str, int], int | None, int | None]:
+        """What `restore` goes back to: the bounds."""
+        return dict(self.ceilings), self.messages_per_connection, self.recipients_per_message
+
+    def restore(self, checkpoint: tuple[dict[str, int], int | None, int | None]) -> None:
+        """Goes back to bounds that it had, whatever may be changed now."""
+        ceilings, messages, recipients = checkpoint
+        self.proceed(
+            ceilings=Ceilings(ceilings, self.guard),
+            messages_per_connection=messages,
+            recipients_per_message=recipients,
+        )
+
+
+class Ceilings(GuardedDict[int]):
+    """How many connections may be open, by name."""
+
+    __slots__ = ()
+    name = "delivery.ceilings"
+
+    @staticmethod
+    def check(values: Mapping[Any, Any]) -> None:
+        """Refuses names that are no text, and numbers that are none.
+
+        Raises:
+            TypeError: there is such a thing.
+        """
+        for name, most in values.items():
+            if type(name) is not str or type(most) is not int:
+                raise TypeError(f"ceilings are numbers by name, not {name!r}: {most!r}")
+
+
+_BOUNDS = ("messages_per_connection", "recipients_per_message")
+
+
+class _ClosedDelivery(Delivery):
+    """A delivery that hooks have seen, or are going to see."""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        # For `dataclasses.replace`: who makes one anew may do with it what he wants.
+        return Delivery(*arguments, **named)  # type: ignore[return-value]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.guard.check(f"delivery.{name}")
+        if name == "ceilings":
+            Ceilings.check(value)
+            value = Ceilings(value, self.guard)
+        elif name in _BOUNDS and value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"delivery.{name} is a number from 1, or None, not {value!r}")
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"delivery.{name} cannot be deleted")
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,16 @@ def parse_path(text: str) -> tuple[str, str]:
     return match[1] or "", text[end:]
 
 
+def is_path(address: object) -> bool:
+    """Whether an address, or '', can stand in MAIL or RCPT."""
+    if not isinstance(address, str):
+        return False
+    try:
+        return parse_path(f"<{address}>") == (address, "")
+    except AddressSyntaxError:
+        return False
+
+
 def _complaint(text: str) -> str:
     """Why `text` does not begin with a path."""
     path = text.strip(" ")

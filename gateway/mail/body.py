@@ -6,7 +6,8 @@ from functools import lru_cache
 
 from gateway.mail import transfer_encoding
 from gateway.mail.encoded_text import EncodedText
-from gateway.mail.headers import Headers, MessageSealedError
+from gateway.mail.guard import Guard
+from gateway.mail.headers import Headers
 from gateway.mail.mime import Part, scan
 from gateway.mail.text_part import State as PartState
 from gateway.mail.text_part import TextPart, TextPartError
@@ -79,7 +80,8 @@ class Body:
     """A body: the bytes that came, and the edits of its text parts.
 
     `content` may be a whole message; the body begins at `start` in it. `protected` says why a body
-    that is one text must not be edited, '' if it may be.
+    that is one text must not be edited, '' if it may be. `guard` says whether it may be changed
+    now; None: it may.
     """
 
     __slots__ = (
@@ -93,8 +95,8 @@ class Body:
         "_shared",
         "_start",
         "edited",
+        "guard",
         "replaced",
-        "sealed",
     )
 
     def __init__(self, content: bytes, start: int = 0, protected: str = "") -> None:
@@ -109,7 +111,7 @@ class Body:
         self._flat: Body | None = None
         self.edited = False
         self.replaced = False
-        self.sealed = False
+        self.guard: Guard | None = None
 
     @property
     def octets(self) -> bytes:
@@ -132,7 +134,7 @@ class Body:
         """The same bytes, to be scanned again; this one is not to be used any more."""
         self.replaced = True
         new = Body(self.octets, 0, self._protected)
-        new.sealed = self.sealed
+        new.guard = self.guard
         return new
 
     def text_parts(self, headers: Headers) -> list[TextPart] | None:
@@ -163,8 +165,8 @@ class Body:
         return TextPart(part, text, own, check=self._check, changed=changed)
 
     def _check(self) -> None:
-        if self.sealed:
-            raise MessageSealedError("the message is sealed: its text can no longer be changed")
+        if self.guard is not None:
+            self.guard.check("message.body")
         if self.replaced:
             raise TextPartError("the body that this part belongs to was replaced")
 

@@ -12,6 +12,9 @@ from typing import TypeVar, overload
 
 from gateway.mail import header_text
 from gateway.mail.encoded_word import decode_value, encode_value
+from gateway.mail.guard import SEALED, Guard, MessageSealedError
+
+__all__ = ["Field", "Headers", "MessageSealedError", "State", "split"]
 
 _BAD_LINE = re.compile(rb"\r\n(?![ \t]|[!-9;-~]++[ \t]*+:)")
 _FIRST_LINE = re.compile(rb"[!-9;-~]++[ \t]*+:")
@@ -20,10 +23,6 @@ _NAME = re.compile(r"[!-9;-~]++")
 _RAW_VALUE = re.compile(rb"[^\r\n\0]*+(?:\r\n[ \t]++[^ \t\r\n\0][^\r\n\0]*+)*")
 _LINE_BREAKING = re.compile(rb"[\r\n\0]")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
-
-class MessageSealedError(RuntimeError):
-    """A change that came after the last `message` hook: only headers on top may still be added."""
 
 
 def split(content: bytes) -> tuple[bytes, bytes, bytes]:
@@ -98,16 +97,17 @@ class Headers:
     after `Name: `, or right after the colon if it begins with white space of its own.
     Both raise ValueError where they would let a header break out of its field.
 
-    `raw` is what `split` gives: fields that end in CRLF, the last perhaps without.
+    `raw` is what `split` gives: fields that end in CRLF, the last perhaps without. `guard` says
+    what may be changed; None: everything.
     """
 
-    __slots__ = ("_fields", "_lowered", "_raw", "_sealed")
+    __slots__ = ("_fields", "_guard", "_lowered", "_raw")
 
-    def __init__(self, raw: bytes = b"") -> None:
+    def __init__(self, raw: bytes = b"", guard: Guard | None = None) -> None:
         self._raw: bytes | None = raw
         self._fields: tuple[Field, ...] | None = None
         self._lowered: bytes | None = None
-        self._sealed = False
+        self._guard = guard
 
     @property
     def raw(self) -> bytes:
@@ -204,6 +204,8 @@ class Headers:
 
     def prepend(self, name: str, value: str | bytes) -> None:
         """Adds a field on top, before all others: the only change that a sealed message allows."""
+        if self._guard is not None:
+            self._guard.check("headers.prepend")
         new = _make(name, value)
         if self._fields is None:
             lowered = self._lowered
@@ -318,16 +320,20 @@ class Headers:
             self._lowered = lowered
         return len(places)
 
-    def copy(self) -> Headers:
-        """An independent copy, sealed if this is; cheap, for the fields are shared."""
-        new = Headers()
-        new._raw, new._fields = self._raw, self._fields
-        new._lowered, new._sealed = self._lowered, self._sealed
+    def copy(self, guard: Guard | None = None) -> Headers:
+        """An independent copy; cheap, for the fields are shared.
+
+        What may be changed in it is what `guard` says, or else what may be in this one now.
+        """
+        if guard is None and self._guard is not None:
+            guard = self._guard.copy()
+        new = Headers(b"", guard)
+        new._raw, new._fields, new._lowered = self._raw, self._fields, self._lowered
         return new
 
     def seal(self) -> None:
         """From now on everything but `prepend` raises MessageSealedError."""
-        self._sealed = True
+        self._guard = Guard(SEALED)
 
     def state(self) -> State:
         """What `restore` needs to undo later changes. Costs nothing: fields are never changed."""
@@ -349,8 +355,8 @@ class Headers:
         self._raw, self._fields, self._lowered = None, fields, None
 
     def _check_open(self) -> None:
-        if self._sealed:
-            raise MessageSealedError("the message is sealed: only headers.prepend is allowed")
+        if self._guard is not None:
+            self._guard.check("headers.change")
 
     def __repr__(self) -> str:
         return f"Headers({self.raw!r})"

@@ -6,18 +6,28 @@ What no plugin changes keeps its bytes. Copies share what neither of them change
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from gateway.mail.address import check, domain_of
+from gateway.mail.address import check, is_path
 from gateway.mail.body import Body
 from gateway.mail.body import State as BodyState
-from gateway.mail.headers import Headers, MessageSealedError, split
+from gateway.mail.client import Client
+from gateway.mail.guard import SEALED, ForbiddenChangeError, Guard, MessageSealedError
+from gateway.mail.headers import Headers, split
 from gateway.mail.headers import State as HeadersState
+from gateway.mail.notes import MessageNotes
+from gateway.mail.recipient import Recipient, Recipients
+from gateway.mail.recipient import State as RecipientState
 from gateway.mail.text_part import TextPart, TextPartError
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = [
     "Checkpoint",
     "Client",
+    "ForbiddenChangeError",
     "Message",
     "MessageSealedError",
     "Recipient",
@@ -25,57 +35,7 @@ __all__ = [
     "TextPartError",
 ]
 
-
-@dataclass(slots=True)
-class Client:
-    """Who gave the message to the gateway.
-
-    Attributes:
-        address: the IP address; port: its port.
-        listener: the address of ours that was connected to.
-        helo: what the client called itself; esmtp: whether it did so with EHLO.
-        user: the identity that it logged in as, None without a login.
-        tls: the protocol and cipher of the connection, None if it is not encrypted.
-        notes: what plugins want to remember about this connection.
-    """
-
-    address: str
-    port: int = 0
-    listener: str = ""
-    helo: str = ""
-    esmtp: bool = False
-    user: str | None = None
-    tls: str | None = None
-    notes: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class Recipient:
-    """One address that the message goes to.
-
-    Attributes:
-        address: without angle brackets.
-        notify: when the sender wants a report, as RCPT's NOTIFY said (RFC 3461 4.1): `NEVER`, or
-            any of `SUCCESS`, `FAILURE`, `DELAY`; None if it said nothing.
-        orcpt: the original recipient, as RCPT's ORCPT said it (RFC 3461 4.2), still in xtext.
-        notes: what plugins want to remember about this recipient; reports and events carry them.
-        message: the message that it belongs to, up to the queue; None from there on.
-        return_path: what stands in MAIL for this recipient instead of the message's sender, so that
-            a bounce tells whom it is about; None: the sender. Reports that the gateway writes
-            itself go to the sender.
-    """
-
-    address: str
-    notify: frozenset[str] | None = None
-    orcpt: str | None = None
-    notes: dict[str, str] = field(default_factory=dict)
-    message: Message | None = field(default=None, repr=False)
-    return_path: str | None = None
-
-    @property
-    def domain(self) -> str:
-        """The domain in lower case and A-labels; '' if the address has none."""
-        return domain_of(self.address)
+_set = object.__setattr__
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +44,65 @@ class Checkpoint:
 
     sender: str
     stream: str
+    release: float
     notes: dict[str, str]
-    recipients: tuple[tuple[Recipient, str, dict[str, str], str | None], ...]
+    recipients: tuple[tuple[Recipient, RecipientState], ...]
     headers: HeadersState
     separator: bytes
     body: Body
     edits: BodyState
 
 
-class Message:
+class _Unguarded:
+    """The attributes of a message, while it is made: nothing is asked and nothing checked."""
+
+    __slots__ = (
+        "__weakref__",
+        "_body",
+        "_joined",
+        "_sender",
+        "_separator",
+        "_stream",
+        "_whole",
+        "client",
+        "envid",
+        "guard",
+        "headers",
+        "id",
+        "notes",
+        "priority",
+        "recipients",
+        "release",
+        "require_tls",
+        "ret",
+        "smtputf8",
+    )
+
+    id: str
+    client: Client
+    recipients: list[Recipient]
+    notes: dict[str, str]
+    smtputf8: bool
+    ret: str | None
+    envid: str | None
+    require_tls: bool
+    priority: int | None
+    release: float
+    headers: Headers
+    guard: Guard
+    _sender: str
+    _stream: str
+    _separator: bytes
+    _body: Body
+    _whole: Message | None
+    # Header and body that were joined last, and what that gave.
+    _joined: tuple[bytes, Body, bytes] | None
+
+
+class Message(_Unguarded):
     """A message: what MAIL and RCPT said, and header and body.
+
+    What is written is checked: by what the stage allows, and whether mail can go out with it.
 
     Attributes:
         id: the queue id that the client is told.
@@ -108,43 +117,76 @@ class Message:
         release: not to be delivered before then, in seconds since the epoch, as MAIL's HOLDFOR or
             HOLDUNTIL (RFC 4865) or a header field asked for; 0: at once.
         headers: the header.
+        guard: says what may be changed now.
     """
 
-    def __init__(self, id: str, sender: str, client: Client, stream: str = "default") -> None:  # noqa: A002 - the word that everyone uses
-        self.id = id
-        self.client = client
-        self.recipients: list[Recipient] = []
-        self.notes: dict[str, str] = {}
-        self.smtputf8 = False
-        self.ret: str | None = None
-        self.envid: str | None = None
-        self.require_tls = False
-        self.priority: int | None = None
-        self.release = 0.0
-        self.headers = Headers()
-        self._sender = check(sender)
-        self._stream = stream
-        self._separator = b"\r\n"
-        self._body = Body(b"")
-        self._sealed = False
-        self._whole: Message | None = None
-        # Header and body that were joined last, and what that gave.
-        self._joined: tuple[bytes, Body, bytes] | None = None
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        id: str,  # noqa: A002 - the word that everyone uses
+        sender: str,
+        client: Client,
+        stream: str = "default",
+    ) -> Self:
+        """A message without header, body and recipients."""
+        guard = Guard()
+        new = _Unguarded()
+        new.id = id
+        new.client = client
+        new.recipients = Recipients(guard)
+        new.notes = MessageNotes(None, guard)
+        new.smtputf8 = False
+        new.ret = None
+        new.envid = None
+        new.require_tls = False
+        new.priority = None
+        new.release = 0.0
+        new.headers = Headers(b"", guard)
+        new.guard = guard
+        new._sender = check(sender)
+        new._stream = stream
+        new._separator = b"\r\n"
+        new._body = Body(b"")
+        new._body.guard = guard
+        new._whole = None
+        new._joined = None
+        # As a class that checks, it would take three times as long to be made.
+        new.__class__ = cls
+        return new  # type: ignore[return-value]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            self.guard.check(f"message.{name}")
+            if name == "recipients":
+                value = Recipients.of(value, self.guard)
+            elif name == "notes":
+                MessageNotes.check(value)
+                value = MessageNotes(value, self.guard)
+            elif name == "release" and not 0 <= value < _END_OF_TIME:
+                raise ValueError(f"{value!r} is no time in seconds since the epoch")
+            elif name == "headers":
+                value = value.copy(self.guard)
+        _set(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"message.{name} cannot be deleted")
 
     @property
     def sender(self) -> str:
         """The envelope sender, '' for the null path.
 
         Raises (on setting):
-            ValueError: it contains a control character.
-            MessageSealedError: the message is sealed.
+            ValueError: no command could carry it.
+            ForbiddenChangeError: the stage does not allow it.
         """
         return self._sender
 
     @sender.setter
     def sender(self, sender: str) -> None:
-        self._check_open()
-        self._sender = check(sender)
+        if not is_path(check(sender)):
+            raise ValueError(f"{sender!r} is no address that mail can come from")
+        self._sender = sender
 
     @property
     def whole(self) -> Message:
@@ -152,20 +194,22 @@ class Message:
 
         What is needed for all of them can be fetched at once when the first copy asks for it.
         """
-        return self._whole or self
+        return self if self._whole is None else self._whole
 
     @property
     def stream(self) -> str:
         """The stream of `gateway.yaml` that the message belongs to.
 
         Raises (on setting):
-            MessageSealedError: the message is sealed.
+            ValueError: it is no name.
+            ForbiddenChangeError: the stage does not allow it.
         """
         return self._stream
 
     @stream.setter
     def stream(self, stream: str) -> None:
-        self._check_open()
+        if type(stream) is not str or not stream.isprintable():
+            raise ValueError(f"{stream!r} is no name of a stream")
         self._stream = stream
 
     @property
@@ -176,7 +220,7 @@ class Message:
 
         Raises (on setting):
             ValueError: there is a bare CR, a bare LF or a NUL in it, which SMTP cannot carry.
-            MessageSealedError: the message is sealed.
+            ForbiddenChangeError: the stage does not allow it.
         """
         header, body = self.headers.raw, self._body
         joined = self._joined
@@ -197,9 +241,9 @@ class Message:
         """Sets `content` that is known to have no bare CR, bare LF or NUL, as SMTP was obeyed.
 
         Raises:
-            MessageSealedError: the message is sealed.
+            ForbiddenChangeError: the stage does not allow it.
         """
-        self._check_open()
+        self.guard.check("message.content")
         header, self._separator, _ = split(content)
         self.headers.restore((header, None))
         protected = "" if self._separator else "no blank line separates it from the header"
@@ -219,13 +263,12 @@ class Message:
 
         Raises (on setting):
             ValueError: there is a bare CR, a bare LF or a NUL in it, which SMTP cannot carry.
-            MessageSealedError: the message is sealed.
+            ForbiddenChangeError: the stage does not allow it.
         """
         return self._body.octets
 
     @body.setter
     def body(self, octets: bytes) -> None:
-        self._check_open()
         _check_lines(octets)
         self._separator = b"\r\n"
         self._replace_body(Body(octets))
@@ -233,6 +276,7 @@ class Message:
     def _replace_body(self, body: Body) -> None:
         self._body.replaced = True
         self._body = body
+        body.guard = self.guard
         body.replaced = False
 
     def text_parts(self, content_type: str | None = None) -> list[TextPart]:
@@ -259,12 +303,13 @@ class Message:
         """Adds a recipient at the end and returns it.
 
         Raises:
-            ValueError: the address contains a control character.
-            MessageSealedError: the message is sealed.
+            ValueError: mail cannot go to that address, or something is not as in `Recipient`.
+            ForbiddenChangeError: the stage does not allow it.
         """
-        self._check_open()
-        recipient = Recipient(check(address), notify, orcpt, dict(notes or {}), self)
-        self.recipients.append(recipient)
+        self.guard.check("message.recipients")
+        recipient = Recipient(address, notify, orcpt, notes, self)
+        recipient.verify()
+        list.append(self.recipients, recipient)
         return recipient
 
     def remove_recipient(self, recipient: Recipient) -> None:
@@ -272,32 +317,36 @@ class Message:
 
         Raises:
             ValueError: it is not one of this message's.
-            MessageSealedError: the message is sealed.
+            ForbiddenChangeError: the stage does not allow it.
         """
-        self._check_open()
-        self.recipients.remove(recipient)
+        self.guard.check("message.recipients")
+        list.remove(self.recipients, recipient)
 
     def copy(self, recipients: Sequence[Recipient] | None = None) -> Message:
         """An independent copy for some of the recipients, or for all.
 
         Header fields and body are shared until one of the two changes them. The copy has
-        recipients and notes of its own, and is sealed if this is.
+        recipients, notes and a guard of its own; what may be changed in it is what may be in this.
         """
-        new = Message(self.id, self._sender, self.client, self._stream)
-        new._whole = self._whole or self
-        new.notes = dict(self.notes)
+        guard = self.guard.copy()
+        new = _Unguarded()
+        new.id, new.client = self.id, self.client
+        new._sender, new._stream = self._sender, self._stream
+        new.notes = MessageNotes(self.notes, guard)
         new.smtputf8, new.ret, new.envid = self.smtputf8, self.ret, self.envid
         new.require_tls, new.priority, new.release = self.require_tls, self.priority, self.release
-        new.headers = self.headers.copy()
+        new.headers = self.headers.copy(guard)
         new._separator = self._separator
         new._body = self._body.copy()
-        new._sealed = new._body.sealed = self._sealed
+        new.guard = new._body.guard = guard
+        new._whole, new._joined = self.whole, None
+        new.recipients = Recipients(guard)
+        new.__class__ = Message
+        copy: Message = new  # type: ignore[assignment]
         for old in self.recipients if recipients is None else recipients:
-            one = Recipient(
-                old.address, old.notify, old.orcpt, dict(old.notes), new, old.return_path
-            )
-            new.recipients.append(one)
-        return new
+            one = Recipient(old.address, old.notify, old.orcpt, old.notes, copy, old.return_path)
+            list.append(copy.recipients, one)
+        return copy
 
     def equals(self, other: Message) -> bool:
         """Whether all but the recipients is the same: sender, stream, notes, header and body."""
@@ -313,13 +362,16 @@ class Message:
     def take_recipients(self, other: Message) -> None:
         """Takes the recipients of another message, which is not to be used any more."""
         for recipient in other.recipients:
-            recipient.message = self
-        self.recipients += other.recipients
+            recipient.join(self.guard, self)
+        list.extend(self.recipients, other.recipients)
+
+    def take(self, recipient: Recipient) -> None:
+        """Takes a recipient that was made for this message: RCPT has been answered with yes."""
+        list.append(self.recipients, recipient)
 
     def seal(self) -> None:
         """From now on only `headers.prepend` works; other changes raise MessageSealedError."""
-        self._sealed = self._body.sealed = True
-        self.headers.seal()
+        self.guard.rights, self.guard.plugin = SEALED, ""
 
     def checkpoint(self) -> Checkpoint:
         """The state that `restore` goes back to; takes a microsecond, nothing is copied."""
@@ -327,9 +379,13 @@ class Message:
         return Checkpoint(
             self._sender,
             self._stream,
+            self.release,
             self.notes.copy(),
             tuple(
-                [(one, one.address, one.notes.copy(), one.return_path) for one in self.recipients]
+                [  # as `Recipient.checkpoint`, and quicker
+                    (one, (one.address, one.notify, one.orcpt, one.notes.copy(), one.return_path))
+                    for one in self.recipients
+                ]
             ),
             self.headers.state(),
             self._separator,
@@ -339,27 +395,26 @@ class Message:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Goes back to a checkpoint of this message, sealed or not."""
-        self._sender = checkpoint.sender
-        self._stream = checkpoint.stream
-        self.notes = checkpoint.notes.copy()
-        for recipient, address, notes, return_path in checkpoint.recipients:
-            recipient.address, recipient.notes = address, notes.copy()
-            recipient.return_path = return_path
-        self.recipients = [entry[0] for entry in checkpoint.recipients]
+        _set(self, "_sender", checkpoint.sender)
+        _set(self, "_stream", checkpoint.stream)
+        _set(self, "release", checkpoint.release)
+        _set(self, "notes", MessageNotes(checkpoint.notes, self.guard))
+        recipients = Recipients(self.guard)
+        for recipient, state in checkpoint.recipients:
+            recipient.restore(state)
+            list.append(recipients, recipient)
+        _set(self, "recipients", recipients)
         self.headers.restore(checkpoint.headers)
-        self._separator = checkpoint.separator
+        _set(self, "_separator", checkpoint.separator)
         if checkpoint.body is not self._body:
             self._replace_body(checkpoint.body)
         self._body.restore(checkpoint.edits)
-
-    def _check_open(self) -> None:
-        if self._sealed:
-            raise MessageSealedError("the message is sealed: only headers.prepend is allowed")
 
     def __repr__(self) -> str:
         return f"<Message {self.id} from {self._sender!r} to {len(self.recipients)}>"
 
 
+_END_OF_TIME = 1e11
 _TEXT = ("text/plain", "text/html")
 
 
