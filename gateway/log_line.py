@@ -31,7 +31,8 @@ def _escape_character(match: re.Match[str]) -> str:
 class AcceptRecord(NamedTuple):
     """A message that is on disk; as a string, a line such as Postfix writes.
 
-    `size` is in octets, `recipients` counts those that the message goes to.
+    `size` is in octets, `recipients` counts those that the message goes to. `plugins` is the text
+    of the message's trace: what plugins did to it.
     """
 
     message_id: str
@@ -42,13 +43,15 @@ class AcceptRecord(NamedTuple):
     size: int
     recipients: int
     stream: str
+    plugins: str = ""
 
     def __str__(self) -> str:
         user = f", user={self.user}" if self.user else ""
+        plugins = f", plugins={self.plugins}" if self.plugins else ""
         return (
             f"{self.message_id}: client={self.helo}[{self.address}]{user}, "
             f"from=<{_unbracketed(self.sender)}>, size={self.size}, nrcpt={self.recipients}, "
-            f"stream={self.stream}"
+            f"stream={self.stream}{plugins}"
         )
 
 
@@ -217,12 +220,13 @@ class JsonLines:
 
     def accepted(self, accepted: AcceptRecord, now: float) -> str:
         """The line of an accepted message, at a time in seconds since the epoch."""
-        message_id, helo, address, user, sender, size, recipients, stream = accepted
+        message_id, helo, address, user, sender, size, recipients, stream, plugins = accepted
+        traced = f',"plugins":{_quoted(plugins)}' if plugins else ""
         return _ended(
             f'{{"time":"{self._stamp(now)}",{self._origin},"level":"info","logger":"{INGRESS}",'
             f'"id":{_quoted(message_id)},"status":"accepted","helo":{_quoted(helo)},'
             f'"client":{_quoted(address)},"user":{_quoted(user)},"from":{_quoted(sender)},'
-            f'"size":{size},"nrcpt":{recipients},"stream":{_quoted(stream)}}}'
+            f'"size":{size},"nrcpt":{recipients},"stream":{_quoted(stream)}{traced}}}'
         )
 
 

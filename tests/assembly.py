@@ -1,45 +1,18 @@
-"""A gateway in the test's own process: the objects of a worker on a real socket and real files."""
+"""A gateway in the test's own process, and an SMTP client that does exactly what a test says."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Unpack
 
 from gateway.configuration.config import Config, load_config
-from gateway.configuration.network import NetworkSet, parse_network
-from gateway.configuration.users import Users
-from gateway.delivery.connections import Connections
-from gateway.delivery.route import Router
-from gateway.delivery.tls import Tls
-from gateway.events import Event
-from gateway.hooks.chain import Chain
-from gateway.hooks.lifecycle import start_plugins, stop_plugins
-from gateway.hooks.load import load_plugins
-from gateway.hooks.watchdog import Watchdog
-from gateway.limits import Limits
-from gateway.log import AcceptLog, AttemptLog
 from gateway.queue.administration import QueueService
-from gateway.queue.courier import Courier
-from gateway.queue.dispatch import Dispatcher
-from gateway.queue.lane import Bounds
-from gateway.queue.listing import Row, read
-from gateway.queue.pauses import Pauses
-from gateway.queue.schedule import RetryPolicy
-from gateway.queue.selection import Selection
-from gateway.queue.settle import Settler
-from gateway.resolver import Resolver
-from gateway.smtp.ingress import Ingress
-from gateway.smtp.listener import Listener
-from gateway.smtp.reception import Reception
-from gateway.spool.emitter import Emitter
-from gateway.spool.spool import Spool
+from gateway.testing.worker import Options, Worker
 
 DEADLINE = 60.0
 
@@ -90,178 +63,29 @@ def configure(folder: Path, text: str = "") -> Config:
     return load_config(path)
 
 
-class Assembly:
-    """A worker's objects.
+class Assembly(Worker):
+    """A worker's objects; the arguments are those of `Worker`.
 
-    Args:
-        config: what to build; its `listen` is not used.
-        bounds: how much the dispatcher does at a time.
-        retry: when deferred mail is tried again.
-        listener: attributes of the listener besides name and ingress.
+    Attributes:
+        queue: changes the queue by hand.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        bounds: Bounds | None = None,
-        retry: RetryPolicy | None = None,
-        allow: Sequence[str] = ("127.0.0.0/8", "::1"),
-        tls: ssl.SSLContext | None = None,
-        implicit: bool = False,
-        users: Users | None = None,
-        plaintext_auth: bool = False,
-        host: str = "127.0.0.1",
-    ) -> None:
-        self.config = config
-        self.watchdog = Watchdog()
-        self.plugins = load_plugins(config)
-        self.chain = Chain(self.plugins, self.watchdog)
-        self.spool = Spool(config.spool.path, "nobody", config.spool.reserve)
-        dns = config.dns
-        self.resolver = Resolver(
-            list(map(str, dns.nameservers)) or ["127.0.0.1:1"], 1.0, loopback=dns.loopback
-        )
-        self.limits = Limits(config.spool.limits)
-        folder = config.spool.path
-        self.tls = Tls(config.relay.tls, self.resolver, folder / "mta-sts")
-        self.connections = Connections(
-            self.resolver,
-            self.tls,
-            self.limits,
-            idle=config.relay.idle,
-            messages_per_connection=config.relay.messages_per_connection,
-        )
-        router = Router(config.relay, self.resolver)
-        self.pauses = Pauses(folder, time.time)
-        events = self.chain.interest
-        streams = config.compiled_streams
-        default = RetryPolicy(
-            config.retry.schedule,
-            config.retry.jitter,
-            config.retry.lifetime,
-            config.retry.delay_warning,
-        )
-        self.emitter = Emitter(self.spool, wanted=bool(events))
-        self.settler = Settler(
-            hostname=config.hostname,
-            retry_of=lambda stream: retry or default,
-            events=events,
-            chain=self.chain,
-            spool=self.spool,
-            attempt_log=AttemptLog(),
-            clock=time.time,
-        )
-        self.dispatcher = Dispatcher(
-            spool=self.spool,
-            courier=Courier(
-                chain=self.chain,
-                router=router,
-                connections=self.connections,
-                settler=self.settler,
-                hostname=config.hostname,
-                clock=time.time,
-            ),
-            settler=self.settler,
-            pauses=self.pauses,
-            bounds=bounds or Bounds(runners_per_lane=config.relay.connections),
-            lane_of=router.lane,
-            priority_of=streams.priority,
-            events=events,
-            clock=time.time,
-        )
-        self.ingress = Ingress(
-            hostname=config.hostname,
-            limits=config.limits,
-            campaign_header=config.campaign_header,
-            release_header=config.release_header,
-            streams=streams,
-            chain=self.chain,
-            spool=self.spool,
-            dispatcher=self.dispatcher,
-            accept_log=AcceptLog(),
-            clock=time.time,
-        )
-        self.listener = Listener(
-            name="test",
-            ingress=self.ingress,
-            allow=NetworkSet([parse_network(network) for network in allow]),
-            tls=tls,
-            users=users,
-            logins=users is not None or bool(self.chain.steps["auth"]),
-            plaintext_auth=plaintext_auth,
-        )
+    def __init__(self, config: Config, **options: Unpack[Options]) -> None:
+        super().__init__(config, **options)
         self.queue = QueueService(
-            self.spool, self.dispatcher, self.settler, self.ingress, self.chain, self.pauses
+            self.spool,
+            self.dispatcher,
+            self.settler,
+            self.ingress,
+            self.chain,
+            self.pauses,
+            self.connections,
         )
-        self._implicit = implicit
-        self._host = host
-        self._server: asyncio.Server | None = None
-        self.port = 0
-
-    async def __aenter__(self) -> Self:
-        await start_plugins(
-            self.plugins, self.config, "worker", self.resolver, self.limits, self.emitter.emit
-        )
-        self.spool.open()
-        self.dispatcher.adopt(self.spool.shards)
-        self._server = await asyncio.get_running_loop().create_server(
-            self.make_session,
-            self._host,
-            0,
-            ssl=self.listener.tls if self._implicit else None,
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
-        self._housekeeping = asyncio.create_task(self._dismiss_silent())
-        return self
-
-    async def _dismiss_silent(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(0.05)
-            self.listener.dismiss_silent(loop.time())
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        self._housekeeping.cancel()
-        for session in list(self.listener.sessions):
-            session.dismiss("421 4.3.2 The test is over")
-        await self.dispatcher.stop(0.0)
-        await self.connections.close(0.0)
-        await self.tls.close()
-        await self.resolver.close()
-        await self.spool.drain()
-        self.spool.close()
-        await stop_plugins(self.plugins)
-        self.limits.close()
-        await until(lambda: not self.listener.sessions, "the sessions to end")
-
-    def make_session(self) -> Reception:
-        """A session for a connection that has just come."""
-        return Reception(self.listener)
-
-    def rows(self, **selection: Any) -> list[Row]:
-        """What is in the queue."""
-        return list(read(self.config.spool.path, Selection(**selection)))
-
-    def events(self) -> list[Event]:
-        """What is in the outbox, oldest first in each shard."""
-        return [
-            Event.from_json(text)
-            for shard in self.spool.shards
-            for (text,) in shard.query("SELECT event FROM events ORDER BY number", ())
-        ]
 
     @asynccontextmanager
     async def client(self, greet: bool = True) -> AsyncIterator[Client]:
         """A connection to the gateway."""
-        reader, writer = await asyncio.open_connection(self._host, self.port)
+        reader, writer = await asyncio.open_connection(self.host, self.port)
         client = Client(reader, writer)
         try:
             if greet:

@@ -49,9 +49,12 @@ def add_plugin_commands(group: click.Group, arguments: Sequence[str]) -> None:
                 plugin.entry.name, config, "command", resolver, limits, emit_nothing
             )
             command = hook(context)
-            if command is not None and plugin.entry.name not in group.commands:
-                group.add_command(command, plugin.entry.name)
-        except Exception:
+            if command is None or plugin.entry.name in group.commands:
+                continue
+            if not isinstance(command, click.Command):
+                raise TypeError(f"it answered {type(command).__name__}, and may a click.Command")
+            group.add_command(command, plugin.entry.name)
+        except (Exception, SystemExit):
             log.exception("plugin %s failed in commands", plugin.entry.name)
 
 

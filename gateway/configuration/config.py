@@ -189,6 +189,13 @@ class Http(Section):
         examples=["[10.0.0.5]"],
         strict=False,
     )
+    metrics: tuple[Network, ...] = Field(
+        tuple(map(parse_network, ("127.0.0.0/8", "::1"))),
+        description="Who may read /metrics: IP networks or addresses.",
+        json_schema_extra={"default": ["127.0.0.0/8", "::1"]},
+        examples=["[127.0.0.0/8, 10.0.0.9]"],
+        strict=False,
+    )
     max_body: Size = size_field("64KiB", "The largest body of a request, in octets.")
     timeout: Time = time_field("30s", "How long a client may take to send a request, or be idle.")
 

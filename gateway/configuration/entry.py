@@ -51,6 +51,12 @@ class PluginEntry(Rules):
     path: tuple[Any, ...] = Field((), repr=False)
 
 
+def name_of(reference: str) -> str:
+    """The name of an entry that is the first of its reference: that of a file has no folder."""
+    file = re.fullmatch(r"(.*\.py)(?::\w+)?", reference)
+    return Path(file[1]).stem if file else reference
+
+
 def read_entries(
     document: YamlDocument, plugins: Any, problems: list[Problem]
 ) -> list[PluginEntry]:
@@ -99,9 +105,8 @@ def _entry(document: YamlDocument, path: KeyPath, item: Any) -> PluginEntry:
         )
         raise ConfigError([document.problem(below, message)])
     rules = check(Rules, document, {k: v for k, v in settings.items() if k in RESERVED}, below)
-    file = re.fullmatch(r"(.*\.py)(?::\w+)?", reference)
     return PluginEntry(
-        name=Path(file[1]).stem if file else reference,
+        name=name_of(reference),
         reference=reference,
         settings={key: value for key, value in settings.items() if key not in RESERVED},
         line=document.mark(below, key=True).line,

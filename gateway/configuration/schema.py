@@ -20,6 +20,11 @@ class _Schema(GenerateJsonSchema):
         return {}  # a type of a plugin's own that JSON Schema cannot express: anything goes
 
 
+def model_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of one model, such as the configuration of a plugin."""
+    return model.model_json_schema(schema_generator=_Schema)
+
+
 def schema(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of gateway.yaml.
 

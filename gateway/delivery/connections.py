@@ -78,6 +78,11 @@ class Connections:
         self._opening: set[asyncio.Task[Connection | Outcome]] = set()
         self._opened = asyncio.Event()
 
+    @property
+    def count(self) -> int:
+        """How many connections are open, in use or idle."""
+        return self._pool.count
+
     async def deliver(
         self, delivery: Delivery, route: Route, source: Source, times: Times
     ) -> list[Outcome] | Busy:
@@ -103,6 +108,10 @@ class Connections:
         if not times.connected:
             times.connected = times.done
         return outcomes
+
+    def retry(self) -> None:
+        """Servers that did not let us in are tried again at once: a person says so."""
+        self._failures.clear()
 
     async def close(self, timeout: float) -> None:
         """Closes what is idle, waits up to `timeout` seconds for the rest, then cuts it off.

@@ -78,3 +78,7 @@ class Failures:
     def forget(self, place: Hashable) -> None:
         """An attempt succeeded."""
         self._failures.pop(place, None)
+
+    def clear(self) -> None:
+        """All places may be tried at once."""
+        self._failures.clear()

@@ -86,6 +86,11 @@ class Pool:
         self._stopping = False
         self._emptied = asyncio.Event()
 
+    @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
     def take(self, key: Key, hops: tuple[Hop, ...], delivery: Delivery) -> Connection | None:
         """The connection that was used last, to the first of the hops that has any idle one."""
         group = self._groups.get(key)

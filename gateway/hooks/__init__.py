@@ -14,6 +14,7 @@ from gateway.attempt import (
 from gateway.configuration.quantity import Duration, Size
 from gateway.events import Event
 from gateway.hooks.actions import Accept, Action, Delay, Discard, Quarantine, Reject, Tempfail
+from gateway.hooks.api import API_VERSION
 from gateway.hooks.condition import Condition, When
 from gateway.hooks.key_file import KeyFile, SecretKey
 from gateway.hooks.paths import SiteFile, SitePath
@@ -21,12 +22,14 @@ from gateway.hooks.plugin import Context, Login, Plugin
 from gateway.hooks.spec import hookimpl
 from gateway.limits import Cell, Lease, Limits, Rate, RateField, Take
 from gateway.mail.address import domain_name
+from gateway.mail.guard import ForbiddenChangeError
 from gateway.mail.headers import Headers
 from gateway.mail.message import Client, Message, MessageSealedError, Recipient
 from gateway.mail.text_part import TextPart, TextPartError
 from gateway.resolver import NoSuchDomainError, ResolutionError, Resolver
 
 __all__ = [
+    "API_VERSION",
     "Accept",
     "Action",
     "Attempt",
@@ -41,6 +44,7 @@ __all__ = [
     "Disposition",
     "Duration",
     "Event",
+    "ForbiddenChangeError",
     "Headers",
     "Hop",
     "KeyFile",

@@ -5,16 +5,32 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+LONGEST_DELAY = 1e9
+"""Seconds; no mail waits for thirty years."""
+
 _STATUS = re.compile(r"^[245]\.\d{1,3}\.\d{1,3}$")
 
 
 def _check_reply(code: int, status: str, text: str, first_digit: int) -> None:
-    if code // 100 != first_digit or not 100 <= code <= 599:
+    if type(code) is not int or code // 100 != first_digit or not 100 <= code <= 599:
         raise ValueError(f"reply code {code} must start with {first_digit}")
     if not _STATUS.match(status) or int(status[0]) != first_digit:
         raise ValueError(f"enhanced status {status!r} must look like {first_digit}.x.y (RFC 3463)")
     if not text or not all(" " <= character != "\x7f" for character in text):
         raise ValueError(f"reply text {text!r} must be one line without control characters")
+
+
+def _on_one_line(reason: str) -> str:
+    """A reason without line ends and control characters.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    if type(reason) is not str:
+        raise TypeError(f"the reason {reason!r} is no text")
+    if reason.isprintable():
+        return reason
+    return " ".join("".join([one if one.isprintable() else " " for one in reason]).split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +76,19 @@ class Discard:
 
     reason: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", _on_one_line(self.reason))
+
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
     """Accepts the message and holds it in the queue until a person releases or drops it."""
 
     reason: str
+
+    def __post_init__(self) -> None:
+        # A person has to know why. And '' would look as if nobody held the message.
+        object.__setattr__(self, "reason", _on_one_line(self.reason) or "(no reason given)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +104,9 @@ class Delay:
     lane: bool = False
 
     def __post_init__(self) -> None:
-        if not self.seconds >= 0:
+        if not 0 <= self.seconds < LONGEST_DELAY:
             raise ValueError(f"a delay of {self.seconds} seconds is not in the future")
+        object.__setattr__(self, "reason", _on_one_line(self.reason))
 
 
 Action = Accept | Reject | Tempfail | Discard | Quarantine | Delay

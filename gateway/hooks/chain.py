@@ -8,46 +8,36 @@ the loop here runs them, because pluggy would run all plain functions before any
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 from gateway.attempt import Attempt, Delivery, Outcome, Route, Source
 from gateway.events import NOTHING, Event, Interest
 from gateway.hooks.actions import Accept, Delay, Discard, Quarantine, Reject, Tempfail
-from gateway.hooks.division import Copy, parts_for, rejoined
-from gateway.hooks.invocation import call, run, run_apart
+from gateway.hooks.division import Copy, Filtered, parts_for, rejoined
+from gateway.hooks.invocation import call, run, run_apart, wait_apart
 from gateway.hooks.load import LoadedPlugin
 from gateway.hooks.plugin import Login
+from gateway.hooks.policy import FAULT_DELAY, TEMPFAIL, postponed, without_seal
 from gateway.hooks.spec import STAGES
-from gateway.hooks.step import Fault, Step
+from gateway.hooks.step import Fault, Step, Unasked
+from gateway.hooks.thread_pool import ThreadPool
+from gateway.hooks.trace import Trace
+from gateway.hooks.trace import state as state_of
 from gateway.hooks.watchdog import Watchdog
+from gateway.mail.guard import Guard
 from gateway.mail.message import Client, Message, Recipient
 from gateway.smtp.esmtp import original_recipient
 
 __all__ = ["FAULT_DELAY", "LARGE", "TEMPFAIL", "Chain", "Copy", "Filtered"]
 
-FAULT_DELAY = 60.0
-"""Seconds until a delivery is tried again after a plugin failed before the attempt."""
-
 LARGE = 1 << 20
 """Octets of a body from which on `seal` hooks run in a thread."""
 
-TEMPFAIL = Tempfail("The mail cannot be checked now, please try again later", status="4.3.0")
-
-log = logging.getLogger("gateway.chain")
-
-
-@dataclass(slots=True)
-class Filtered:
-    """What the `message` and `seal` stages made of one message.
-
-    `copies` go into the spool; `discarded` names the recipients that get nothing, and why.
-    """
-
-    copies: list[Copy]
-    discarded: list[tuple[Recipient, str]] = field(default_factory=list)
+SEAL_THREADS = 8
+"""How many large bodies are sealed at a time."""
 
 
 class Chain:
@@ -60,6 +50,7 @@ class Chain:
 
     def __init__(self, plugins: Sequence[LoadedPlugin], watchdog: Watchdog) -> None:
         self._watchdog = watchdog
+        self._sealing = ThreadPool("seal", SEAL_THREADS)
         self.steps: dict[str, tuple[Step, ...]] = {
             name: tuple(
                 Step(
@@ -73,6 +64,7 @@ class Chain:
                     on_error=plugin.entry.on_error,
                     per_recipient=plugin.instance.per_recipient,
                     interest=_interest(plugin),
+                    pool=plugin.pool,
                 )
                 for plugin in plugins
                 if name in plugin.hooks
@@ -83,6 +75,7 @@ class Chain:
         for step in self.steps["observe"]:
             self.interest |= step.interest
         self._receivers = {step.plugin: step for step in self.steps["receive"]}
+        self._seals_block = any(step.pool is not None for step in self.steps["seal"])
         self._parting_seals = tuple(
             step
             for step in self.steps["seal"]
@@ -105,25 +98,29 @@ class Chain:
 
     async def auth(self, login: Login) -> Accept | Reject | Tempfail | None:
         """Asks the `auth` hooks."""
-        answer: Accept | Reject | Tempfail | None
-        answer = await self._ask(self.steps["auth"], login, conditions_of=login.client)
-        return answer
+        for step in self.steps["auth"]:
+            answer: Accept | Reject | Tempfail | None
+            answer = await self._ask((step,), login, conditions_of=login.client)
+            if answer is not None:
+                return answer
+            login.forget()
+        return None
 
     async def mail(
-        self, message: Message
+        self, message: Message, trace: Trace | None = None
     ) -> Accept | Reject | Tempfail | Discard | Quarantine | None:
-        """Asks the `mail` hooks."""
+        """Asks the `mail` hooks; `trace` is what they are noted in."""
         answer: Accept | Reject | Tempfail | Discard | Quarantine | None
-        answer = await self._ask(self.steps["mail"], message, hold_on_fault=True)
+        answer = await self._ask(self.steps["mail"], message, hold_on_fault=True, trace=trace)
         return answer
 
     async def rcpt(
-        self, recipient: Recipient
+        self, recipient: Recipient, trace: Trace | None = None
     ) -> Accept | Reject | Tempfail | Discard | Quarantine | None:
         """Asks the `rcpt` hooks. Quarantine comes from a fault only, and means the message."""
         answer: Accept | Reject | Tempfail | Discard | Quarantine | None
         address = recipient.address
-        answer = await self._ask(self.steps["rcpt"], recipient, hold_on_fault=True)
+        answer = await self._ask(self.steps["rcpt"], recipient, hold_on_fault=True, trace=trace)
         if recipient.address is not address:
             _keep_original(recipient, address)
         return answer
@@ -134,18 +131,31 @@ class Chain:
         subject: Any,
         conditions_of: Any = None,
         hold_on_fault: bool = False,
+        trace: Trace | None = None,
     ) -> Any:
+        guard: Guard = getattr(subject, "guard", None) or Guard()  # a client has none
         for step in steps:
             if step.condition is not None and not step.condition.matches(conditions_of or subject):
                 continue
+            before = None if step.on_error == "tempfail" else subject.checkpoint()
+            started = monotonic()
+            guard.open(step.plugin, STAGES[step.hook].rights, subject)
             try:
                 answer = await run(step, subject, self._watchdog)
             except Fault as fault:
+                if before is not None:
+                    subject.restore(before)
+                if trace is not None:
+                    trace.failed(step, monotonic() - started, fault)
                 if step.on_error == "skip":
                     continue
                 if step.on_error == "quarantine" and hold_on_fault:
                     return Quarantine(str(fault))
                 return TEMPFAIL
+            finally:
+                guard.close()
+            if trace is not None:
+                trace.asked(step, monotonic() - started, answer)
             if answer is not None:
                 return answer
         return None
@@ -153,21 +163,22 @@ class Chain:
     # Mail for the gateway itself.
 
     def claim(self, recipient: Recipient) -> str | Reject | Tempfail | None:
-        """Asks the `claim` hooks. A name is that of the plugin which mail to this address is for.
-
-        Whatever a hook does to the address, it stays.
-        """
-        address = recipient.address
+        """Asks the `claim` hooks. A name is that of the plugin that mail to this address is for."""
+        guard = recipient.guard or Guard()
         for step in self.steps["claim"]:
             if step.condition is not None and not step.condition.matches(recipient):
                 continue
+            before = recipient.checkpoint()
+            guard.open(step.plugin, STAGES["claim"].rights, recipient)
             try:
                 answer = call(step, recipient, self._watchdog)
                 if isinstance(answer, Accept) and step.plugin not in self._receivers:
                     raise step.fault(Fault("claimed an address, and has no hook receive"))
             except Fault:
+                recipient.restore(before)
                 answer = None if step.on_error == "skip" else TEMPFAIL
-            recipient.address = address
+            finally:
+                guard.close()
             if isinstance(answer, Accept):
                 return step.plugin
             if answer is not None:
@@ -190,19 +201,22 @@ class Chain:
 
     # The message and its seal.
 
-    async def message(self, message: Message) -> Filtered | Reject | Tempfail:
-        """Runs the `message` hooks and then the `seal` hooks.
+    async def message(
+        self, message: Message, trace: Trace | None = None
+    ) -> Filtered | Reject | Tempfail:
+        """Runs the `message` hooks and then the `seal` hooks; `trace` is what they are noted in.
 
         Quarantine and Delay do not end the stage: a message that is released later has passed the
         whole chain too.
         """
-        filtered = Filtered([Copy(message)])
+        trace = Trace() if trace is None else trace
+        filtered = Filtered([Copy(message, trace=trace)])
         for step in self.steps["message"]:
             copies: list[Copy] = []
             for copy in filtered.copies:
                 first = len(copies)
                 for part, applies in parts_for(step, copy):
-                    answer = await self._filter(step, part.message) if applies else None
+                    answer = await self._filter(step, part.message, trace) if applies else None
                     if isinstance(answer, Reject | Tempfail):
                         return answer
                     if isinstance(answer, Discard):
@@ -223,32 +237,40 @@ class Chain:
             ]
         for copy in filtered.copies:
             large = self.steps["seal"] and len(copy.message.body) > LARGE
-            refusal = await self._seal_apart(copy) if large else self.seal(copy)
+            apart = large or self._seals_block
+            refusal = await self._seal_apart(copy) if apart else self.seal(copy)
             if refusal is not None:
                 return refusal
         return filtered
 
-    async def _filter(self, step: Step, message: Message) -> Any:
+    async def _filter(self, step: Step, message: Message, trace: Trace) -> Any:
         checkpoint = None if step.on_error == "tempfail" else message.checkpoint()
-        addressed = []
-        for recipient in message.recipients:
-            addressed.append((recipient, recipient.address))  # noqa: PERF401 - twice as fast for one
+        before = state_of(message)
+        started = monotonic()
+        message.guard.open(step.plugin, STAGES["message"].rights)
         try:
             answer = await run(step, message, self._watchdog)
         except Fault as fault:
+            trace.failed(step, monotonic() - started, fault)
             if checkpoint is None:
                 return TEMPFAIL
             message.restore(checkpoint)
             return None if step.on_error == "skip" else Quarantine(str(fault))
-        for recipient, address in addressed:
+        finally:
+            message.guard.close()
+        trace.ran(step, monotonic() - started, message, before, answer)
+        for recipient, address, _ in before[-1]:
             if recipient.address is not address:
                 _keep_original(recipient, address)
         return answer
 
     def seal(self, copy: Copy) -> Reject | Tempfail | None:
-        """Runs the `seal` hooks on one copy, which cannot change afterwards."""
+        """Runs the `seal` hooks on one copy, which cannot change afterwards.
+
+        Everything waits for those of blocking plugins: it is for who cannot await, as for reports.
+        """
         message = copy.message
-        message.seal()
+        message.guard.finish()
         if not self.steps["seal"]:
             return None
         headers = message.headers
@@ -257,36 +279,53 @@ class Chain:
             if step.condition is not None and not step.condition.matches(message):
                 continue
             state = headers.state()
+            started = monotonic()
+            message.guard.open(step.plugin, STAGES["seal"].rights)
             try:
-                answer = call(step, message, self._watchdog)
+                if step.pool is None:
+                    answer = call(step, message, self._watchdog)
+                else:
+                    answer = wait_apart(step, message, step.pool)
+                copy.trace.sealed(step, monotonic() - started, message, state, answer)
             except Fault as fault:
+                copy.trace.failed(step, monotonic() - started, fault)
                 headers.restore(state)
-                answer = _unsealed(step, fault)
+                answer = without_seal(step, fault)
             refusal = _take_seal(copy, answer)
             if refusal is not None:
                 return refusal
+        message.guard.finish()
         copy.seal = len(headers.raw) - unsealed
         return None
 
     async def _seal_apart(self, copy: Copy) -> Reject | Tempfail | None:
-        """As `seal`, in a thread: a large body takes long to hash, and other mail must not wait."""
+        """As `seal`, in threads: a large body takes long to hash, and other mail must not wait."""
         message = copy.message
-        message.seal()
-        unsealed = len(message.headers.raw)
+        headers = message.headers
+        unsealed = len(headers.raw)
+        pool = self._sealing if len(message.body) > LARGE else None
         for step in self.steps["seal"]:
             if step.condition is not None and not step.condition.matches(message):
                 continue
-            # A thread that is late goes on, and must find nothing that it could still change.
-            apart = message.copy()
+            state = headers.state()
+            started = monotonic()
+            message.guard.open(step.plugin, STAGES["seal"].rights)
             try:
-                answer = await run_apart(step, apart)
-                message.headers, message.notes = apart.headers, apart.notes
+                threads = step.pool or pool
+                if threads is None:
+                    answer = call(step, message, self._watchdog)
+                else:
+                    answer = await run_apart(step, message, threads)
+                copy.trace.sealed(step, monotonic() - started, message, state, answer)
             except Fault as fault:
-                answer = _unsealed(step, fault)
+                copy.trace.failed(step, monotonic() - started, fault)
+                headers.restore(state)
+                answer = without_seal(step, fault)
             refusal = _take_seal(copy, answer)
             if refusal is not None:
                 return refusal
-        copy.seal = len(message.headers.raw) - unsealed
+        message.guard.finish()
+        copy.seal = len(headers.raw) - unsealed
         return None
 
     # Before and after an attempt.
@@ -296,12 +335,15 @@ class Chain:
         for step in self.steps["route"]:
             if step.condition is not None and not step.condition.matches(delivery):
                 continue
+            delivery.guard.open(step.plugin, STAGES["route"].rights)
             try:
                 answer: Route | Delay | Reject | None = await run(step, delivery, self._watchdog)
             except Fault as fault:
                 if step.on_error == "skip":
                     continue
-                return _postpone(step, fault)
+                return postponed(step, fault)
+            finally:
+                delivery.guard.close()
             if answer is not None:
                 return answer
         return None
@@ -320,12 +362,17 @@ class Chain:
         for step in self.steps[hook]:
             if step.condition is not None and not step.condition.matches(delivery):
                 continue
+            before = delivery.checkpoint()
+            delivery.guard.open(step.plugin, STAGES[hook].rights)
             try:
                 answer = call(step, delivery, self._watchdog)
             except Fault as fault:
+                delivery.restore(before)
                 if step.on_error == "skip":
                     continue
-                return _postpone(step, fault)
+                return postponed(step, fault)
+            finally:
+                delivery.guard.close()
             if isinstance(answer, Delay) and answer.lane and step.condition is not None:
                 # Other mail of the lane may not meet the condition.
                 return replace(answer, lane=False)
@@ -339,21 +386,28 @@ class Chain:
 
         What was delivered stays delivered. Quarantine comes from a fault only.
         """
+        guard, recipient = attempt.delivery.guard, attempt.recipient
         delivered = attempt.outcome.disposition.value == "delivered"
         for step in self.steps["reply"]:
             condition = step.condition
             if condition is not None and not condition.matches_recipient(
-                attempt.delivery, attempt.recipient
+                attempt.delivery, recipient
             ):
                 continue
+            before = recipient.checkpoint()
+            guard.open(step.plugin, STAGES["reply"].rights, recipient)
             try:
                 answer: Outcome | None = call(step, attempt, self._watchdog)
-                if answer is not None and delivered:
-                    raise step.fault(Fault("answered for mail that was delivered"))
+                problem = None if answer is None else answer.problem(delivered=delivered)
+                if problem is not None:
+                    raise step.fault(Fault(problem))
             except Fault as fault:
+                recipient.restore(before)
                 if step.on_error == "quarantine" and not delivered:
                     return Quarantine(str(fault))
                 continue
+            finally:
+                guard.close()
             if answer is not None:
                 attempt = replace(attempt, outcome=answer)
         return attempt.outcome
@@ -364,6 +418,8 @@ class Chain:
         """Gives events to one observer; False if they have to come again."""
         try:
             await run(step, events, self._watchdog)
+        except Unasked:
+            return False  # nobody waits for events; they need not be lost
         except Fault:
             return step.on_error == "skip"
         return True
@@ -377,12 +433,7 @@ def _interest(plugin: LoadedPlugin) -> Interest:
 def _keep_original(recipient: Recipient, address: str) -> None:
     """Keeps an address that a hook has changed, for reports: the sender knows no other."""
     if recipient.address != address and recipient.orcpt is None:
-        recipient.orcpt = original_recipient(address)
-
-
-def _unsealed(step: Step, fault: Fault) -> Tempfail | Quarantine | None:
-    """What the entry's `on_error` makes of a failed `seal` hook."""
-    return {"skip": None, "tempfail": TEMPFAIL, "quarantine": Quarantine(str(fault))}[step.on_error]
+        recipient.keep_original(original_recipient(address))
 
 
 def _take_seal(copy: Copy, answer: Any) -> Reject | Tempfail | None:
@@ -392,9 +443,3 @@ def _take_seal(copy: Copy, answer: Any) -> Reject | Tempfail | None:
         return None
     refusal: Reject | Tempfail | None = answer
     return refusal
-
-
-def _postpone(step: Step, fault: Fault) -> Delay | Quarantine:
-    if step.on_error == "quarantine":
-        return Quarantine(str(fault))
-    return Delay(FAULT_DELAY, str(fault))

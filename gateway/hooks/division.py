@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.hooks.step import Step
+from gateway.hooks.trace import Trace
 from gateway.mail.message import Message, Recipient
 
 
@@ -14,7 +15,8 @@ class Copy:
     """A message as it goes into the spool: held for a person, or not before `delay` seconds.
 
     `seal` is how many octets the `seal` hooks have put on top. `claimed_by` names the plugin that a
-    message for the gateway itself belongs to; such a message is never relayed.
+    message for the gateway itself belongs to; such a message is never relayed. `trace` is what
+    plugins did to the message; all its copies share it.
     """
 
     message: Message
@@ -22,6 +24,18 @@ class Copy:
     delay: float = 0.0
     seal: int = 0
     claimed_by: str = ""
+    trace: Trace = field(default_factory=Trace)
+
+
+@dataclass(slots=True)
+class Filtered:
+    """What the `message` and `seal` stages made of one message.
+
+    `copies` go into the spool; `discarded` names the recipients that get nothing, and why.
+    """
+
+    copies: list[Copy]
+    discarded: list[tuple[Recipient, str]] = field(default_factory=list)
 
 
 def parts_for(step: Step, copy: Copy) -> Iterable[tuple[Copy, bool]]:
@@ -55,7 +69,7 @@ def parts_for(step: Step, copy: Copy) -> Iterable[tuple[Copy, bool]]:
     if len(groups) == 1:
         return ((copy, groups[0][1]),)
     return [
-        (Copy(message.copy(recipients), copy.held, copy.delay), applies)
+        (Copy(message.copy(recipients), copy.held, copy.delay, trace=copy.trace), applies)
         for recipients, applies in groups
     ]
 

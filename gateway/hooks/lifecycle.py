@@ -13,6 +13,8 @@ from gateway.configuration.config import Config
 from gateway.events import Event
 from gateway.hooks.load import LoadedPlugin
 from gateway.hooks.plugin import Context
+from gateway.hooks.thread_context import for_threads
+from gateway.hooks.watchdog import HookTimeoutError
 from gateway.limits import Limits
 from gateway.resolver import Resolver
 
@@ -65,7 +67,7 @@ async def start_plugins(
     limits: Limits,
     emit: Callable[[Event], asyncio.Future[None]],
 ) -> None:
-    """Runs the `start` hooks in the order of gateway.yaml.
+    """Runs the `start` hooks in the order of gateway.yaml; those of blocking plugins in a thread.
 
     Raises:
         PluginStartError: one failed; those that started before it have been stopped.
@@ -76,11 +78,17 @@ async def start_plugins(
             continue
         name = plugin.entry.name
         try:
-            result = hook(context_of(name, config, role, resolver, limits, emit))
+            context = context_of(name, config, role, resolver, limits, emit)
+            if plugin.pool is not None:
+                await plugin.pool.run(hook, for_threads(context), timeout=None)
+                continue
+            result = hook(context)
             if inspect.isawaitable(result):
                 await result
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             log.debug("plugin %s cannot start", name, exc_info=True)
+            if plugin.pool is not None:
+                plugin.pool.close()
             await stop_plugins(plugins[:position])
             raise PluginStartError(
                 f"plugin {name} cannot start: {type(error).__name__}: {error}"
@@ -88,14 +96,24 @@ async def start_plugins(
 
 
 async def stop_plugins(plugins: Sequence[LoadedPlugin]) -> None:
-    """Runs the `stop` hooks, the last started first; failures are logged."""
+    """Runs the `stop` hooks, the last started first; failures are logged.
+
+    That of a blocking plugin has the entry's `timeout`, and its threads end.
+    """
     for plugin in reversed(plugins):
-        hook = plugin.hooks.get("stop")
-        if hook is None:
-            continue
+        name, hook = plugin.entry.name, plugin.hooks.get("stop")
         try:
-            result = hook()
-            if inspect.isawaitable(result):
-                await result
-        except Exception:
-            log.exception("plugin %s failed in stop", plugin.entry.name)
+            if hook is None:
+                pass
+            elif plugin.pool is not None:
+                await plugin.pool.run(hook, timeout=plugin.entry.timeout)
+            else:
+                result = hook()
+                if inspect.isawaitable(result):
+                    await result
+        except HookTimeoutError:
+            log.error("plugin %s failed in stop: ran longer than %g s", name, plugin.entry.timeout)
+        except (Exception, SystemExit):
+            log.exception("plugin %s failed in stop", name)
+        if plugin.pool is not None:
+            plugin.pool.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from gateway.hooks import spec
 from gateway.hooks.condition import Condition, Streams
 from gateway.hooks.plugin import Plugin
 from gateway.hooks.reference import PluginClasses, PluginError, described, hooks_of, methods
+from gateway.hooks.thread_pool import ThreadPool
 
 _KNOWN_AT = {
     "connect": frozenset({"client"}),
@@ -40,7 +41,8 @@ _KNOWN_AT = {
 class LoadedPlugin:
     """A plugin, checked and ready.
 
-    `hooks` are its bound methods by hook, `is_async` tells which are coroutine functions.
+    `hooks` are its bound methods by hook, `is_async` tells which are coroutine functions. `pool`
+    has the threads in which those of a blocking plugin run; None: they run on the event loop.
     """
 
     entry: PluginEntry
@@ -48,6 +50,12 @@ class LoadedPlugin:
     condition: Condition | None
     hooks: Mapping[str, Callable[..., Any]]
     is_async: Mapping[str, bool]
+    pool: ThreadPool | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.instance.blocking:
+            pool = ThreadPool(f"plugin {self.entry.name}", self.instance.threads)
+            object.__setattr__(self, "pool", pool)
 
 
 def load_plugins(config: Config) -> list[LoadedPlugin]:
@@ -80,7 +88,7 @@ def installed_models() -> dict[str, type[BaseModel]]:
     models = {}
     for name in classes.installed:
         try:
-            models[name] = _model(classes.find(name))
+            models[name] = model_of(classes.find(name))
         except PluginError:
             continue
     return models
@@ -94,10 +102,10 @@ def _load(
     manager: pluggy.PluginManager,
 ) -> LoadedPlugin:
     plugin_class = classes.find(entry.reference)
-    model = _model(plugin_class)
+    model = model_of(plugin_class)
     problems = [
         config.document.problem(entry.path, complaint, key=True)
-        for complaint in _complaints(plugin_class)
+        for complaint in complaints(plugin_class)
     ]
     names = list(hooks_of(plugin_class))
     condition = Condition(entry.when, streams) if entry.when is not None else None
@@ -162,7 +170,12 @@ def _source(plugin_class: type) -> Path | None:
     return Path(file) if file else None
 
 
-def _model(plugin_class: type[Plugin[Any]]) -> type[BaseModel]:
+def model_of(plugin_class: type[Plugin[Any]]) -> type[BaseModel]:
+    """The configuration model of a plugin.
+
+    Raises:
+        PluginError: it names none, or one with a key that every entry has.
+    """
     try:
         model = plugin_class.config_model()
     except TypeError as error:
@@ -200,13 +213,16 @@ def _unknown_too_early(
 # Hooks: are they what the chain will call?
 
 
-def _complaints(plugin_class: type[Plugin[Any]]) -> Iterator[str]:
+def complaints(plugin_class: type[Plugin[Any]]) -> Iterator[str]:
     """Says what is wrong with the hooks of a plugin's class."""
     marked = hooks_of(plugin_class)
     known = list(spec.STAGES)
     if not any(hasattr(plugin_class, name) for name in [*known, *marked]):
         names = ", ".join(known)
         yield f"{plugin_class.__name__} has no hooks; mark its methods with @hookimpl: {names}"
+    threads: Any = plugin_class.threads
+    if not isinstance(threads, int) or threads < 1:
+        yield f"{plugin_class.__name__} says threads = {threads!r}; expected: a number from 1"
     if "claim" in marked and "receive" not in marked:
         yield f"{plugin_class.__name__} claims mail, and has no hook receive that takes it"
     for name in known:
@@ -228,6 +244,8 @@ def _complaints(plugin_class: type[Plugin[Any]]) -> Iterator[str]:
                 "the order is the order in gateway.yaml"
             )
         yield from (f"{where}{complaint}" for complaint in _signature(name, raw, function))
+        if plugin_class.blocking:
+            yield from (f"{where}{complaint}" for complaint in _in_threads(name, function))
 
 
 def _signature(name: str, raw: Any, function: Callable[..., Any]) -> Iterator[str]:
@@ -244,6 +262,19 @@ def _signature(name: str, raw: Any, function: Callable[..., Any]) -> Iterator[st
         yield f"{name} must not yield; it returns its answer"
     elif inspect.iscoroutinefunction(function) and not spec.STAGES[name].may_be_async:
         yield f"{name} must not be async; expected: def {name}({', '.join(['self', *subject])})"
+
+
+def _in_threads(name: str, function: Callable[..., Any]) -> Iterator[str]:
+    if name in ("claim", "source", "admit", "reply"):
+        yield (
+            f"{name} runs on the event loop, where nothing may block, and the plugin says "
+            f"blocking = True; put {name} into a plugin of its own, without it"
+        )
+    elif inspect.iscoroutinefunction(function):
+        yield (
+            f"{name} must not be async: the plugin says blocking = True, and its hooks run in "
+            f"threads; write def {name}, or leave out blocking"
+        )
 
 
 def _where(function: Any) -> str:

@@ -7,12 +7,13 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
 from gateway.events import Event
 from gateway.limits import Limits
+from gateway.mail.guard import Guard
 from gateway.mail.message import Client
 from gateway.resolver import Resolver
 
@@ -25,8 +26,16 @@ class Plugin(Generic[ConfigT]):
     One instance is made for each entry in `gateway.yaml`, in each process.
 
     Attributes:
+        api: the version of this interface that the plugin is made for, such as `1.0`; '' is the
+            one that is there.
         per_recipient: the `message` hook wants one recipient at a time; the core makes a copy of
             the message for each. Copies share what they do not change.
+        blocking: the hooks wait for something, as for a database, without `await`: they are plain
+            functions and run in threads of the plugin's own, so that other mail does not wait.
+        threads: how many of its hooks run at a time in a process, if it is `blocking`.
+        changes: what the hooks may change in a message; None if it does not say. Any of `sender`,
+            `recipients`, `stream`, `body` (as a whole), `parts` (any text part), a type of text
+            part such as `text/html`, `header:NAME`, and `header:*` for any field.
         config: this entry's configuration, checked.
         unused: names of hooks in which this entry, as it is configured, has nothing to do. They are
             left out of the chain, and cost nothing.
@@ -34,7 +43,11 @@ class Plugin(Generic[ConfigT]):
             would tell and nobody wants is not written.
     """
 
+    api: ClassVar[str] = ""
     per_recipient: ClassVar[bool] = False
+    blocking: ClassVar[bool] = False
+    threads: ClassVar[int] = 4
+    changes: Collection[str] | None = None
     unused: Collection[str] = ()
     observes: Collection[str] | None = None
 
@@ -97,13 +110,38 @@ class Context:
 
 @dataclass(slots=True)
 class Login:
-    """An attempt to log in. `user` is the identity that the client gets if it is let in."""
+    """An attempt to log in. `user` is the identity that the client gets if it is let in.
+
+    That is all that can be changed.
+    """
 
     client: Client
     mechanism: str
     username: str
     password: str = field(repr=False)
     user: str = ""
+    guard: Guard = field(default_factory=Guard, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.user = self.user or self.username
+        object.__setattr__(self, "user", self.user or self.username)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(self, "guard"):
+            self.guard.check(f"login.{name}")
+            if name == "user" and (type(value) is not str or not value.isprintable() or not value):
+                raise ValueError(f"{value!r} is no name of a user")
+        object.__setattr__(self, name, value)
+
+    def forget(self) -> None:
+        """Forgets who a plugin that did not know the client said that he is."""
+        object.__setattr__(self, "user", self.username)
+
+    def checkpoint(self) -> tuple[str, dict[str, str]]:
+        """What `restore` goes back to."""
+        return self.user, self.client.checkpoint()
+
+    def restore(self, checkpoint: tuple[str, dict[str, str]]) -> None:
+        """Goes back to what there was before."""
+        user, notes = checkpoint
+        object.__setattr__(self, "user", user)
+        self.client.restore(notes)

@@ -15,12 +15,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gateway import hooks
 from gateway.configuration.validation import nearest
 from gateway.hooks import spec
+from gateway.hooks.api import API_VERSION, api_complaint
 from gateway.hooks.plugin import Plugin
 
 GROUP = "gateway.plugins"
 """The entry-point group under which packages offer plugins."""
+
+_API = ("gateway.hooks", "gateway.testing")
+"""The packages that plugins are written against."""
 
 
 class PluginError(Exception):
@@ -107,7 +112,7 @@ class PluginClasses:
             return _checked(getattr(module, name), f"{path}:{name}")
         found = _plugins_in(module)
         if len(found) == 1:
-            return found[0]
+            return _checked(found[0], str(path))
         if found:
             names = " or ".join(f"{path.name}:{one.__name__}" for one in found)
             raise PluginError(f"{path} has several plugins; name one: {names}")
@@ -141,6 +146,10 @@ def _checked(found: Any, place: str) -> type[Plugin[Any]]:
             f"{place} is no plugin; expected: class {found.__name__}(Plugin[Config]), "
             "with Plugin from gateway.hooks"
         )
+    # Before its hooks are looked at: those of a newer version are not known here.
+    complaint = api_complaint(found.api)
+    if complaint:
+        raise PluginError(complaint)
     return found
 
 
@@ -169,6 +178,7 @@ def described(error: BaseException, file: Path | None = None) -> str:
     text = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    text += _missing_in_api(error)
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -177,3 +187,21 @@ def described(error: BaseException, file: Path | None = None) -> str:
     inside = [frame for frame in frames if file is not None and frame.filename == str(file)]
     last = (inside or frames)[-1:]
     return f"{last[0].filename}:{last[0].lineno}: {text}" if last else text
+
+
+def _missing_in_api(error: BaseException) -> str:
+    """What to do where a plugin asks the API for what it has not; '' for any other error."""
+    if isinstance(error, AttributeError):
+        module = getattr(error.obj, "__name__", "") if isinstance(error.obj, ModuleType) else ""
+        missing = str(error.name)
+    elif isinstance(error, ImportError):
+        module = error.name or ""
+        match = re.match(r"cannot import name '(\w+)'", str(error))
+        missing = match[1] if match else ""
+    else:
+        return ""
+    if not f"{module}.".startswith(tuple(f"{name}." for name in _API)):
+        return ""
+    hint = nearest(missing, hooks.__all__) if module == hooks.__name__ else ""
+    older = f"this gateway has plugin API {API_VERSION}, and may be too old for the plugin"
+    return f"; {hint} Or else {older}" if hint else f"; {older}"

@@ -15,6 +15,7 @@ import pluggy
 from gateway.attempt import Attempt, Delivery, Outcome, Route, Source
 from gateway.events import Event
 from gateway.hooks.actions import Accept, Delay, Discard, Quarantine, Reject, Tempfail
+from gateway.mail.guard import CLOSED, SEALED, Rights, rights_of
 from gateway.mail.message import Client, Message, Recipient
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def connect(client: Client) -> Accept | Reject | Tempfail | None:
     """Answers a new connection, before the banner.
 
     Runs: once a connection; `client.address` is known. May be async.
-    May change: `client.notes`.
+    May change: `client.notes`, as every hook may that a client's mail meets.
     Returns: None or Accept (go on), Reject (554 and close), Tempfail (421 and close).
     Failure: 421 and close; with `on_error: skip`, the connection goes on.
     """
@@ -74,7 +75,8 @@ def auth(login: Login) -> Accept | Reject | Tempfail | None:
     """Decides who the client is.
 
     Runs: when a client has given its user name and password. May be async.
-    May change: `login.user`, the identity that the client gets; it is the user name to begin with.
+    May change: `login.user`, the identity that the client gets; it is the user name to begin with,
+    and again where a plugin answers None.
     Returns: Accept (the client is `login.user`), Reject (535), Tempfail (454), None (not mine: the
     next plugin decides, and after the last the listener's `users` file).
     Failure: 454; with `on_error: skip`, as None.
@@ -138,7 +140,7 @@ def message(message: Message) -> Reject | Tempfail | Discard | Quarantine | Dela
 
     Runs: after the final dot, in the order of `gateway.yaml`; once for each recipient if the
     plugin says `per_recipient = True`. May be async.
-    May change: headers, body, text parts, sender, recipients, stream, notes.
+    May change: headers, body, text parts, sender, recipients, stream, release, notes.
     Returns: None (go on; the next plugin sees it), Reject or Tempfail (the client keeps the whole
     message), Discard (say yes, deliver nothing), Quarantine (hold it), Delay (deliver it later).
     Failure: 451, the client keeps the message; with `on_error: skip`, the message goes on as it
@@ -163,6 +165,7 @@ def route(delivery: Delivery) -> Route | Delay | Reject | None:
     """Names the next hops.
 
     Runs: before each attempt. May be async.
+    May change: nothing.
     Returns: a Route, Delay (try later), Reject (fail for good, the sender gets a report), or None
     (the next plugin, and after the last `relay` in `gateway.yaml`).
     Failure: tried again later; with `on_error: skip`, as None; `quarantine` holds it.
@@ -174,6 +177,7 @@ def source(delivery: Delivery) -> Source | Delay | None:
     """Chooses the address that an attempt comes from, and its EHLO name.
 
     Runs: before each attempt, after `route`; `delivery.route` is known. A plain function.
+    May change: nothing.
     Returns: a Source, Delay (no source is free), or None (the next plugin, and after the last the
     system's choice and `hostname`).
     Failure: tried again later; with `on_error: skip`, as None; `quarantine` holds it.
@@ -199,8 +203,9 @@ def reply(attempt: Attempt) -> Outcome | None:
 
     Runs: after each attempt that ended in DEFERRED or FAILED, and for DELIVERED too, where only
     None is taken: what was delivered stays delivered. A plain function.
-    Returns: None (as it is) or another Outcome (such as FAILED for a 4xx that never ends), which
-    is what the plugins after this one see.
+    May change: `attempt.recipient.notes`.
+    Returns: None (as it is) or another Outcome (such as FAILED for a 4xx that never ends; never
+    DELIVERED), which is what the plugins after this one see.
     Failure: logged, and the outcome stays as it is; `quarantine` holds what was not delivered.
     """
 
@@ -243,13 +248,47 @@ class Stage:
     """What the chain enforces of one hook.
 
     `answers` are the types that it may return besides None; `may_be_async` whether an
-    implementation may be a coroutine function; `early` whether it runs before the header is known.
+    implementation may be a coroutine function; `early` whether it runs before the header is known;
+    `rights` what it may change in a message or a delivery.
     """
 
     name: str
     answers: tuple[type, ...]
     may_be_async: bool = True
     early: bool = False
+    rights: Rights = CLOSED
+
+
+_AUTH = rights_of("auth", "login.user")
+_MAIL = rights_of("mail", "message.sender", "message.stream", "message.notes")
+_CLAIM = rights_of("claim", "recipient.notes")
+_RCPT = rights_of("rcpt", "recipient.address", "recipient.notes")
+_MESSAGE = rights_of(
+    "message",
+    "message.sender",
+    "message.recipients",
+    "message.stream",
+    "message.release",
+    "message.notes",
+    "message.content",
+    "message.body",
+    "headers.change",
+    "headers.prepend",
+    "recipient.address",
+    "recipient.return_path",
+    "recipient.notify",
+    "recipient.orcpt",
+    "recipient.notes",
+)
+_ROUTE = rights_of("route")
+_SOURCE = rights_of("source")
+_ADMIT = rights_of(
+    "admit",
+    "delivery.ceilings",
+    "delivery.messages_per_connection",
+    "delivery.recipients_per_message",
+)
+_REPLY = rights_of("reply", "recipient.notes")
 
 
 STAGES: dict[str, Stage] = {
@@ -259,17 +298,17 @@ STAGES: dict[str, Stage] = {
         Stage("stop", ()),
         Stage("connect", (Accept, Reject, Tempfail), early=True),
         Stage("helo", (Accept, Reject, Tempfail), early=True),
-        Stage("auth", (Accept, Reject, Tempfail), early=True),
-        Stage("mail", (Accept, Reject, Tempfail, Discard, Quarantine), early=True),
-        Stage("claim", (Accept, Reject, Tempfail), may_be_async=False, early=True),
+        Stage("auth", (Accept, Reject, Tempfail), early=True, rights=_AUTH),
+        Stage("mail", (Accept, Reject, Tempfail, Discard, Quarantine), early=True, rights=_MAIL),
+        Stage("claim", (Accept, Reject, Tempfail), may_be_async=False, early=True, rights=_CLAIM),
         Stage("receive", (Reject, Tempfail, Quarantine)),
-        Stage("rcpt", (Accept, Reject, Tempfail, Discard), early=True),
-        Stage("message", (Reject, Tempfail, Discard, Quarantine, Delay)),
-        Stage("seal", (Reject, Tempfail, Quarantine), may_be_async=False),
-        Stage("route", (Route, Delay, Reject)),
-        Stage("source", (Source, Delay), may_be_async=False),
-        Stage("admit", (Delay, Quarantine, Reject), may_be_async=False),
-        Stage("reply", (Outcome,), may_be_async=False),
+        Stage("rcpt", (Accept, Reject, Tempfail, Discard), early=True, rights=_RCPT),
+        Stage("message", (Reject, Tempfail, Discard, Quarantine, Delay), rights=_MESSAGE),
+        Stage("seal", (Reject, Tempfail, Quarantine), may_be_async=False, rights=SEALED),
+        Stage("route", (Route, Delay, Reject), rights=_ROUTE),
+        Stage("source", (Source, Delay), may_be_async=False, rights=_SOURCE),
+        Stage("admit", (Delay, Quarantine, Reject), may_be_async=False, rights=_ADMIT),
+        Stage("reply", (Outcome,), may_be_async=False, rights=_REPLY),
         Stage("observe", ()),
         Stage("http", (object,), may_be_async=False),
         Stage("commands", (object,), may_be_async=False),

@@ -27,6 +27,7 @@ from gateway.hooks.watchdog import Watchdog
 from gateway.limits import Limits
 from gateway.log import LineHandler
 from gateway.log import setup as setup_log
+from gateway.metrics.service import ServiceMetrics
 from gateway.process.assignment import Assignment
 from gateway.spool.emitter import Emitter
 from gateway.spool.outbox import Outbox, forget_events
@@ -59,6 +60,7 @@ class Service:
         self._limits = Limits(config.spool.limits)
         # A shard for what this process emits, and no mail; what it leaves there, a worker adopts.
         self._spool = Spool(config.spool.path, f"service-{os.getpid()}", config.spool.reserve)
+        self._metrics = ServiceMetrics(config, self._chain)
         self._stopping = False
         self._news = asyncio.Event()
         self._emitter = Emitter(
@@ -105,14 +107,21 @@ class Service:
         self._news.set()
 
     async def _listen(self, assignment: Assignment) -> WebServer | None:
-        steps = self._chain.steps["http"]
         try:
-            return await start_server(
-                self._config.http, steps, self._watchdog, assignment.listen_sockets()
+            server = await start_server(
+                self._config.http,
+                self._chain.steps["http"],
+                self._watchdog,
+                assignment.listen_sockets(),
+                self._metrics.health,
+                self._metrics.text,
             )
         except Exception:
             await stop_plugins(self._plugins)
             raise
+        if server is not None:
+            self._metrics.start()
+        return server
 
     async def _pass_on(self) -> None:
         """Gives events to observers until the end."""
@@ -133,6 +142,7 @@ class Service:
         self._outbox.close()
         if server is not None:
             await server.close(self._config.shutdown_timeout)
+        self._metrics.close()
         await stop_plugins(self._plugins)
         await self._spool.drain()
         self._spool.close()

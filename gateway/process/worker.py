@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -36,6 +37,7 @@ from gateway.hooks.watchdog import Watchdog
 from gateway.limits import Limits
 from gateway.log import AcceptLog, AttemptLog, LineHandler
 from gateway.log import setup as setup_log
+from gateway.metrics.worker import WorkerMetrics
 from gateway.process.assignment import BACKLOG, Assignment
 from gateway.process.control import ControlError, ControlServer
 from gateway.queue.administration import QueueService
@@ -152,17 +154,24 @@ class Worker:
             _listener(listen, self._ingress, logins or listen.users is not None)
             for listen in config.listen
         ]
-        self._control = ControlServer(
-            control,
-            QueueService(
-                self._spool,
-                self._dispatcher,
-                self._settler,
-                self._ingress,
-                self._chain,
-                pauses,
-            ).answer,
+        self._queue = QueueService(
+            self._spool,
+            self._dispatcher,
+            self._settler,
+            self._ingress,
+            self._chain,
+            pauses,
+            self._connections,
         )
+        self._metrics = WorkerMetrics(
+            chain=self._chain,
+            ingress=self._ingress,
+            settler=self._settler,
+            dispatcher=self._dispatcher,
+            connections=self._connections,
+            spool=self._spool,
+        )
+        self._control = ControlServer(control, self._answer)
         self._servers: list[asyncio.Server] = []
         self._stop = asyncio.Event()
         self._log_handler = log_handler
@@ -205,6 +214,11 @@ class Worker:
         finally:
             attendance.cancel()
             self._watchdog.stop()
+
+    async def _answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Answers a request over the control socket: about this process, or about its mail."""
+        told = self._metrics.answer(asked)
+        return await self._queue.answer(asked) if told is None else told
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gateway.delivery.connections import Connections
 from gateway.events import EVERYTHING
 from gateway.hooks.chain import Chain
 from gateway.process.control import ControlError, request
@@ -235,7 +236,10 @@ async def _tell_pauses(folder: Path) -> list[BaseException]:
 
 
 class QueueService:
-    """Answers, in a worker, what commands ask of the mail that it holds."""
+    """Answers, in a worker, what commands ask of the mail that it holds.
+
+    `connections` are told when a person wants mail to be tried again.
+    """
 
     def __init__(
         self,
@@ -245,8 +249,10 @@ class QueueService:
         ingress: Ingress,
         chain: Chain,
         pauses: Pauses,
+        connections: Connections,
     ) -> None:
         self._spool = spool
+        self._connections = connections
         self._dispatcher = dispatcher
         self._settler = settler
         self._ingress = ingress
@@ -305,6 +311,8 @@ class QueueService:
         self, shard: Shard, what: Change, keys: Sequence[Key]
     ) -> tuple[Changed, set[Key]]:
         async with self._changing:
+            if what.name == "retry":
+                self._connections.retry()
             try:
                 return await apply(
                     shard,

@@ -62,6 +62,7 @@ class Courier:
         self._settler = settler
         self._source = Source(None, hostname)
         self._clock = clock
+        self._has_hooks = any(chain.steps[hook] for hook in ("route", "source", "admit", "reply"))
 
     async def attempt(
         self, entry: Entry, content: bytes, give_back: Callable[[Entry], None]
@@ -79,15 +80,17 @@ class Courier:
         times = Times(active=self._clock())
         delivery = self._delivery(entry, content)
         chain = self._chain
+        if self._has_hooks:
+            delivery.close()
         stage = "route"
         answer: Route | Source | Delay | Quarantine | Reject | Outcome | None
         answer = await self._route(entry, delivery)
         if isinstance(answer, Route):
-            delivery.route = answer
+            delivery.proceed(route=answer)
             stage = "source"
             answer = chain.source(delivery) if chain.steps["source"] else None
             if answer is None or isinstance(answer, Source):
-                delivery.source = answer or self._source
+                delivery.proceed(source=answer or self._source)
                 stage = "admit"
                 answer = chain.admit(delivery) if chain.steps["admit"] else None
         if isinstance(answer, Delay):
@@ -187,7 +190,7 @@ def _take_apart(entry: Entry, delivery: Delivery, give_back: Callable[[Entry], N
     most = max(1, most)
     rest = Entry(entry.shard, entry.envelope, entry.lane, entry.priority, entry.items[most:], None)
     entry.items = entry.items[:most]
-    delivery.recipients = delivery.recipients[:most]
+    delivery.proceed(recipients=delivery.recipients[:most])
     give_back(rest)
 
 

@@ -18,7 +18,7 @@ from gateway.hooks.chain import Copy
 from gateway.queue.alarm_clock import DEFECT_DELAY, AlarmClock
 from gateway.queue.courier import Courier, Later, Settled
 from gateway.queue.lane import PRIORITIES, Bounds, Lane
-from gateway.queue.memory import Memory
+from gateway.queue.memory import Load, Memory
 from gateway.queue.pauses import Pauses
 from gateway.queue.placement import claimant_of, entries_of, held_apart, parts_of
 from gateway.queue.settle import Settler, event_of
@@ -82,6 +82,11 @@ class Dispatcher:
         self._alarm = AlarmClock(self._load, clock)
         self._withdrawn: set[tuple[int, int]] = set()
         self._stopping = False
+
+    @property
+    def load(self) -> Load:
+        """What there is to do now."""
+        return self._memory.load(lanes=len(self._lanes), attempts=len(self._runners))
 
     # In: new mail.
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import apsw
 
+from gateway.events import Event
 from gateway.mail.address import domain_of
 from gateway.queue.selection import (
     ADDRESS,
@@ -30,6 +31,7 @@ from gateway.queue.selection import (
     in_network,
 )
 from gateway.spool import queue_id
+from gateway.spool.queue_entry import Envelope, envelope_of
 from gateway.spool.shard_file import SpoolError
 from gateway.spool.spool import shard_numbers
 
@@ -209,6 +211,49 @@ def read_content(folder: Path, row: Row) -> bytes | None:
     with closing(db):
         found = db.execute("SELECT content FROM messages WHERE copy=?", (row.copy,)).fetchone()
         return None if found is None else bytes(found[0])
+
+
+def read_envelope(folder: Path, row: Row) -> Envelope | None:
+    """What is known of a row's message besides its content; None if it is gone, or damaged.
+
+    Raises:
+        SpoolError: the shard cannot be read.
+    """
+    db = _open(folder, row.shard)
+    if db is None:
+        return None
+    with closing(db):
+        sql = "SELECT copy, id, received, sender, stream, size, envelope FROM messages WHERE copy=?"
+        columns = db.execute(sql, (row.copy,)).fetchone()
+    try:
+        return None if columns is None else envelope_of(*columns)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def read_events(folder: Path, id: str) -> Iterator[Event]:  # noqa: A002 - the word of everyone
+    """The events about a message that are still in the outbox, oldest first in each shard.
+
+    Raises:
+        SpoolError: a shard cannot be read.
+    """
+    for number in shard_numbers(folder):
+        db = _open(folder, number)
+        if db is None:
+            continue
+        with closing(db):
+            sql = "SELECT event FROM events WHERE instr(event, ?) ORDER BY number"
+            try:
+                texts = db.execute(sql, (f'"message_id":"{id}"',)).fetchall()
+            except apsw.Error as error:
+                raise _unreadable(folder, number, error) from error
+        for (text,) in texts:
+            try:
+                event = Event.from_json(str(text))
+            except ValueError:
+                continue  # damaged; the service process says so
+            if event.message_id == id:
+                yield event
 
 
 def read_stats(folder: Path, by: str = "lane") -> list[GroupStats]:

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from gateway.queue.lane import Bounds, Window
 from gateway.spool.queue_entry import Entry
 
 LARGEST_CONTENT = 128 << 10
 """Octets up to which a message is kept in memory until it is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a dispatcher has to do now.
+
+    Attributes:
+        lanes: those that it knows.
+        attempts: those that are under way.
+        recipients, octets: as in `Memory`.
+    """
+
+    lanes: int
+    attempts: int
+    recipients: int
+    octets: int
 
 
 class Memory:
@@ -28,6 +46,10 @@ class Memory:
         return max(
             min(bounds.window - known, bounds.memory - self.recipients), bounds.share - known
         )
+
+    def load(self, *, lanes: int, attempts: int) -> Load:
+        """What there is to do, with so many lanes, and attempts under way."""
+        return Load(lanes, attempts, self.recipients, self.octets)
 
     @property
     def is_full(self) -> bool:

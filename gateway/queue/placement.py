@@ -54,6 +54,7 @@ def entries_of(
             mt_priority=message.priority,
             release=message.release,
             seal=copy.seal,
+            trace=str(copy.trace),
         )
         lanes: dict[str, list[Item]] = {}
         for recipient in message.recipients:

@@ -14,6 +14,7 @@ from gateway.attempt import Attempt, Delivery, Disposition, Outcome, Times
 from gateway.events import Event, Interest
 from gateway.hooks.actions import Quarantine
 from gateway.hooks.chain import Chain, Copy
+from gateway.hooks.histogram import Histogram
 from gateway.log import AttemptLog
 from gateway.mail.message import Client, Message, Recipient
 from gateway.queue import bounce
@@ -40,6 +41,11 @@ class Settler:
         retry_of: when deferred mail of a stream is tried again.
         events: which events observers want.
         clock: seconds since the epoch.
+
+    Attributes:
+        delivered, deferred: recipients whose attempt ended so.
+        failed: those that were given up; expired: those of them whose lifetime was over.
+        attempts: how long attempts took.
     """
 
     def __init__(
@@ -60,7 +66,8 @@ class Settler:
         self._spool = spool
         self._attempt_log = attempt_log
         self._clock = clock
-        self.delivered = self.deferred = self.failed = 0
+        self.delivered = self.deferred = self.failed = self.expired = 0
+        self.attempts = Histogram()
 
     def conclude(
         self,
@@ -73,6 +80,7 @@ class Settler:
 
         Returns the settlement, and the reports that have to be placed in it.
         """
+        self.attempts.add(times.done - times.active)
         settlement = Settlement(entry)
         ended: dict[Kind, list[tuple[Item, Outcome]]] = {}
         more_room = any(outcome.disposition is Disposition.DELIVERED for outcome in outcomes)
@@ -180,6 +188,8 @@ class Settler:
             return []
         settlement.done += [item for item, _ in ended]
         self.failed += len(ended)
+        if kind is Kind.EXPIRED:
+            self.expired += len(ended)
         return [report] if report is not None else []
 
     def _sealed(

@@ -15,13 +15,16 @@ from gateway.events import Event
 from gateway.hooks.actions import Quarantine, Reject, Tempfail
 from gateway.hooks.chain import Chain, Copy, Filtered
 from gateway.hooks.condition import Streams
+from gateway.hooks.trace import Trace
 from gateway.log import AcceptLog
 from gateway.log_line import AcceptRecord
-from gateway.mail.address import AddressSyntaxError, domain_of, parse_path
+from gateway.mail.address import domain_of, is_path
+from gateway.mail.guard import OPEN
 from gateway.mail.message import Message, Recipient
 from gateway.queue.dispatch import Dispatcher
 from gateway.smtp.content import flaw, received_field
 from gateway.smtp.future_release import FutureReleaseError, from_field
+from gateway.smtp.traffic import Traffic
 from gateway.spool.shard_file import SpoolError
 from gateway.spool.spool import Spool
 
@@ -38,6 +41,7 @@ class Transaction:
     `stream` is the stream that MAIL was sorted into, `discard` and `hold` are the reasons that
     hooks gave before the content was known, `dropped` the recipients that are answered with yes
     and get nothing, `claimed` the gateway's own addresses by the plugin that takes their mail.
+    `trace` is what plugins do to the message.
     """
 
     message: Message
@@ -46,6 +50,7 @@ class Transaction:
     hold: str | None = None
     dropped: list[tuple[Recipient, str]] = field(default_factory=list)
     claimed: dict[str, list[Recipient]] = field(default_factory=dict)
+    trace: Trace = field(default_factory=Trace)
 
     @property
     def recipients(self) -> int:
@@ -95,6 +100,7 @@ class Ingress:
         )
         self.connections = 0
         self.accepted = 0
+        self.traffic = Traffic()
 
     async def accept(self, transaction: Transaction, content: bytes) -> str:
         """Passes a message through the chain and into the spool.
@@ -102,14 +108,15 @@ class Ingress:
         Returns the reply to the client. 250 means that the message is on disk, fsynced.
         """
         message = transaction.message
+        message.guard.rights = OPEN
         client = message.client
         problem = flaw(content, self.limits.line_length)
         if problem is not None:
             log.info("%s: message refused: %s", client.address, problem)
             return f"550 5.6.0 {problem}"
         now = self.clock()
-        trace = received_field(client, self.hostname, message.id, _only_recipient(transaction), now)
-        message.receive(trace + content)
+        only = _only_recipient(transaction)
+        message.receive(received_field(client, self.hostname, message.id, only, now) + content)
         if _is_looping(message, self.limits.hops):
             return f"554 5.4.6 More than {self.limits.hops} hops: a mail loop"
         problem = self._note(transaction, now)
@@ -118,9 +125,13 @@ class Ingress:
             return f"550 5.6.0 {problem}"
         claims = _claims(transaction) if transaction.claimed else []
         body = message.body
-        filtered = await self.chain.message(message) if message.recipients else Filtered([])
-        if isinstance(filtered, Reject | Tempfail):
-            return self._refusal(message, filtered)
+        trace = transaction.trace
+        filtered = Filtered([])
+        if message.recipients:
+            answer = await self.chain.message(message, trace)
+            if isinstance(answer, Reject | Tempfail):
+                return self._refusal(message, answer, trace)
+            filtered = answer
         copies = filtered.copies
         dropped = transaction.dropped + filtered.discarded
         if transaction.discard is not None:
@@ -139,15 +150,15 @@ class Ingress:
         received: list[Copy] = []
         # Last, when only the disk can refuse the rest: what a plugin has received stays with it.
         for copy in claims:
-            answer = await self._receive(copy)
-            if answer is not None:
-                return self._refusal(message, answer)
+            refusal = await self._receive(copy)
+            if refusal is not None:
+                return self._refusal(message, refusal, trace)
             (received if copy.held is None else copies).append(copy)
         for copy in copies:
             release(copy.message)
         for recipient, _ in dropped:
-            recipient.message = None
-        error = await self._commit(message, copies, received, dropped, now)
+            recipient.join(recipient.guard)
+        error = await self._commit(message, copies, received, dropped, now, trace)
         if error is not None:
             log.error("%s: not accepted: %s", message.id, error)
             return storage_reply(error)
@@ -189,17 +200,19 @@ class Ingress:
             return None
         return answer
 
-    def _refusal(self, message: Message, answer: Reject | Tempfail) -> str:
-        log.info("%s: message refused: %s %s", message.id, answer.code, answer.text)
+    def _refusal(self, message: Message, answer: Reject | Tempfail, trace: Trace) -> str:
+        text = "%s: message refused: %s %s, client=%s, from=<%s>, plugins=%s"
+        client, sender = message.client.address, message.sender
+        log.info(text, message.id, answer.code, answer.text, client, sender, trace)
         return f"{answer.code} {answer.status} {answer.text}"
 
     def _flaw_of_plugins(self, copy: Copy, body: bytes) -> str | None:
         """What plugins did that cannot go out; `body` is what came, and was checked then."""
         message = copy.message
-        if not _is_path(message.sender):
+        if not is_path(message.sender):
             return f"the address {message.sender!r}"
         for recipient in message.recipients:
-            if not domain_of(recipient.address) or not _is_path(recipient.address):
+            if not domain_of(recipient.address) or not is_path(recipient.address):
                 return f"the address {recipient.address!r}"
         changed = message.headers.raw if message.body is body else message.content
         return flaw(changed, self.limits.line_length)
@@ -211,6 +224,7 @@ class Ingress:
         received: list[Copy],
         dropped: list[tuple[Recipient, str]],
         now: float,
+        trace: Trace,
     ) -> SpoolError | None:
         waiter: asyncio.Future[SpoolError | None] = asyncio.get_running_loop().create_future()
         client = message.client
@@ -218,7 +232,7 @@ class Ingress:
         def done(error: SpoolError | None) -> None:
             if error is None:
                 if self._accept_log.enabled:
-                    self._accept_log.write(_record(message, [*copies, *received]))
+                    self._accept_log.write(_record(message, [*copies, *received], trace))
                 for copy in received:
                     for recipient in copy.message.recipients:
                         log.info(
@@ -285,18 +299,10 @@ def _on_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _is_path(address: str) -> bool:
-    """Whether an address can stand in MAIL or RCPT."""
-    try:
-        return parse_path(f"<{address}>") == (address, "")
-    except AddressSyntaxError:
-        return False
-
-
 def release(message: Message) -> None:
     """Lets go of a message that its recipients would keep in memory as long as they wait."""
     for recipient in message.recipients:
-        recipient.message = None
+        recipient.join(recipient.guard)
 
 
 def storage_reply(error: SpoolError) -> str:
@@ -306,7 +312,7 @@ def storage_reply(error: SpoolError) -> str:
     return "451 4.3.0 The mail cannot be stored now, please try again later"
 
 
-def _record(message: Message, copies: list[Copy]) -> AcceptRecord:
+def _record(message: Message, copies: list[Copy], trace: Trace) -> AcceptRecord:
     client = message.client
     return AcceptRecord(
         message.id,
@@ -317,4 +323,5 @@ def _record(message: Message, copies: list[Copy]) -> AcceptRecord:
         len(message.content),
         sum([len(copy.message.recipients) for copy in copies]),
         message.stream,
+        str(trace),
     )

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from time import perf_counter
 from typing import ClassVar
 
 from gateway.hooks.actions import Discard, Quarantine, Reject, Tempfail
+from gateway.hooks.trace import Trace
 from gateway.mail.address import AddressSyntaxError, domain_of, parse_parameters, parse_path
 from gateway.mail.message import Message, Recipient
 from gateway.smtp.content import unstuff
@@ -78,15 +80,16 @@ class Reception(Session):
         failure = ingress.spool.refusal(size)
         if failure is not None:
             log.warning("mail is refused for now: %s", failure)
-            self.say(storage_reply(failure))
+            self.refuse(storage_reply(failure))
             return
         stream = message.stream = ingress.streams.classify(message, headers_known=False)
-        answer = await ingress.chain.mail(message)
+        trace = Trace()
+        answer = await ingress.chain.mail(message, trace)
         if isinstance(answer, Reject | Tempfail):
             log.info("%s: MAIL from <%s> refused: %s", client.address, sender, answer.text)
-            self.say(f"{answer.code} {answer.status} {answer.text}")
+            self.refuse(f"{answer.code} {answer.status} {answer.text}")
             return
-        transaction = Transaction(message, stream)
+        transaction = Transaction(message, stream, trace=trace)
         if isinstance(answer, Discard):
             transaction.discard = answer.reason
         elif isinstance(answer, Quarantine):
@@ -109,8 +112,9 @@ class Reception(Session):
         message = transaction.message
         try:
             address, rest = parse_path(arg[3:])
-            recipient = Recipient(address, message=message)
+            recipient = Recipient(address)
             refusal = apply_rcpt_parameters(recipient, parse_parameters(rest)) if rest else None
+            recipient.join(message.guard, message)
         except AddressSyntaxError as error:
             self.wrong(f"501 5.1.3 {error}")
             return
@@ -121,7 +125,7 @@ class Reception(Session):
         plugin = chain.claim(recipient) if chain.steps["claim"] and address else None
         if isinstance(plugin, Reject | Tempfail):
             # Who guesses at addresses of ours does not get far.
-            say = self.wrong if isinstance(plugin, Reject) else self.say
+            say = self.wrong if isinstance(plugin, Reject) else self.refuse
             self._refuse_recipient(recipient, plugin, say)
         elif plugin is None and not self.listener.may_relay(self.client):
             if not self.may_log_in():
@@ -132,12 +136,12 @@ class Reception(Session):
         elif not address.isascii() and not message.smtputf8:
             self.wrong("553 5.6.7 This address needs SMTPUTF8 (RFC 6531)")
         elif transaction.recipients >= self.limits.recipients:
-            self.say("452 4.5.3 Too many recipients for one message")
+            self.refuse("452 4.5.3 Too many recipients for one message")
         elif plugin is None:
             await self._take_recipient(transaction, recipient)
         else:
             transaction.claimed.setdefault(plugin, []).append(recipient)
-            self.say("250 2.1.5 Ok")
+            self._say_taken()
 
     def _not_allowed(self, reply: str) -> str:
         """The reply to a client that may not relay: first of all it should log in."""
@@ -152,17 +156,21 @@ class Reception(Session):
         say(f"{answer.code} {answer.status} {answer.text}")
 
     async def _take_recipient(self, transaction: Transaction, recipient: Recipient) -> None:
-        answer = await self.ingress.chain.rcpt(recipient)
+        answer = await self.ingress.chain.rcpt(recipient, transaction.trace)
         if isinstance(answer, Reject | Tempfail):
-            self._refuse_recipient(recipient, answer, self.say)
+            self._refuse_recipient(recipient, answer, self.refuse)
             return
         if isinstance(answer, Discard):
-            recipient.message = None
+            recipient.join(recipient.guard)
             transaction.dropped.append((recipient, answer.reason))
         else:
             if isinstance(answer, Quarantine):
                 transaction.hold = transaction.hold or answer.reason
-            transaction.message.recipients.append(recipient)
+            transaction.message.take(recipient)
+        self._say_taken()
+
+    def _say_taken(self) -> None:
+        self.ingress.traffic.recipients += 1
         self.say("250 2.1.5 Ok")
 
     # A message's content.
@@ -190,12 +198,14 @@ class Reception(Session):
             return
         self.say("354 End data with <CR><LF>.<CR><LF>")
         content = await self._read_content()
+        ended = perf_counter()
         if content is None:
             reply = "552 5.3.4 The message is too large"
         else:
             reply = await self.ingress.accept(transaction, content)
         self._set_rset_state()
         self.say(reply)
+        self.ingress.traffic.answered(reply, len(content or b""), perf_counter() - ended)
 
     async def _read_content(self) -> bytes | None:
         """The content without transparency dots; None if it is over the limit."""
@@ -253,9 +263,12 @@ class Reception(Session):
             self.say(f"250 2.0.0 {size} octets received")
         else:
             assert transaction is not None
-            reply = await self.ingress.accept(transaction, b"".join(self._chunks))
+            ended = perf_counter()
+            content = b"".join(self._chunks)
+            reply = await self.ingress.accept(transaction, content)
             self._set_rset_state()
             self.say(reply)
+            self.ingress.traffic.answered(reply, len(content), perf_counter() - ended)
 
     async def _read_chunk(self, size: int, keep: bool) -> None:
         assert self._chunks is not None

@@ -88,6 +88,7 @@ class Session(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
         self.ingress.connections += 1
+        self.ingress.traffic.connections += 1
         self.listener.sessions.add(self)
         super().connection_made(transport)
 
@@ -158,12 +159,14 @@ class Session(SMTP):
 
     async def _greet(self) -> None:
         assert self.transport is not None
-        client = self.client
-        client.address, client.port = (self.transport.get_extra_info("peername") or ("", 0))[:2]
-        client.address = client.address.removeprefix("::ffff:")
-        client.listener = self.listener.name
+        address, port = (self.transport.get_extra_info("peername") or ("", 0))[:2]
         tls = self.transport.get_extra_info("ssl_object")
-        client.tls = tls.version() if tls is not None else None
+        client = self.client = Client(
+            address.removeprefix("::ffff:"),
+            port,
+            self.listener.name,
+            tls=tls.version() if tls is not None else None,
+        )
         ingress = self.ingress
         if ingress.connections > self.limits.connections:
             self.end("421 4.3.2 Too many connections, please try again later")
@@ -206,11 +209,19 @@ class Session(SMTP):
         self._errors += 1
         if self._errors > self.limits.errors:
             self.end("421 4.7.0 Too many errors")
+        self.refuse(reply)
+
+    def refuse(self, reply: str) -> None:
+        """Says no, or not now."""
+        self.ingress.traffic.refuse(reply)
         self.say(reply)
 
     def end(self, reply: str) -> NoReturn:
         """Says a last word and ends the session."""
-        self.say(reply)
+        if reply[0] == "2":
+            self.say(reply)
+        else:
+            self.refuse(reply)
         raise EndError
 
     # Commands before a message.
@@ -225,8 +236,8 @@ class Session(SMTP):
         client = self.client = replace(self.client, helo=name, esmtp=esmtp)
         answer = await self.ingress.chain.helo(client)
         if isinstance(answer, Reject | Tempfail):
-            client.helo = ""
-            self.say(f"{answer.code} {answer.status} {answer.text}")
+            self.client = replace(client, helo="")
+            self.refuse(f"{answer.code} {answer.status} {answer.text}")
             return False
         return True
 
@@ -346,7 +357,7 @@ class Session(SMTP):
         login = Login(self.client, mechanism, username, password)
         answer = await self.ingress.chain.auth(login)
         if isinstance(answer, Tempfail):
-            self.say(f"454 {answer.status} {answer.text}")
+            self.refuse(f"454 {answer.status} {answer.text}")
         elif answer is None and not await self._is_user(username, password):
             log.warning("%s: login as %r failed", self.client.address, username)
             self.wrong("535 5.7.8 The user name or the password is wrong")

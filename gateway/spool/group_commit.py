@@ -77,6 +77,7 @@ class GroupCommit(ABC):
     Attributes:
         failure: why the disk cannot be written now; None while it can.
         full: whether that is because the disk has no room.
+        commits: how many were made; commit_seconds: how long they took.
     """
 
     def __init__(self, path: Path, number: int, lock: int) -> None:
@@ -101,7 +102,9 @@ class GroupCommit(ABC):
             queue.SimpleQueue()
         )
         self._wal_pages = 0
-        self._commit_seconds = 0.0
+        self.commits = 0
+        self.commit_seconds = 0.0
+        self._commit_average = 0.0
         self._threads_until = 0.0
         self._thread = threading.Thread(
             target=self._commit_batches, name=f"commit-{number:04d}", daemon=True
@@ -201,11 +204,11 @@ class GroupCommit(ABC):
             self._check_files()
         except Exception as raised:
             error = raised
-        seconds = perf_counter() - started
-        self._commit_seconds += (seconds - self._commit_seconds) / COMMITS_AVERAGED
-        if self._commit_seconds > QUICK_COMMIT:
+        seconds = self._note_commit(started)
+        self._commit_average += (seconds - self._commit_average) / COMMITS_AVERAGED
+        if self._commit_average > QUICK_COMMIT:
             self._threads_until = self._loop.time() + THREADS_SECONDS
-            self._commit_seconds = 0.0
+            self._commit_average = 0.0
         self._committed(batch, error)
         if error is None and self._wal_pages > CHECKPOINT_PAGES:
             self._commits.put((db, []))
@@ -239,11 +242,13 @@ class GroupCommit(ABC):
             db, batch = job
             error: Exception | None = None
             if batch:
+                started = perf_counter()
                 try:
                     db.execute("COMMIT")
                     self._check_files()
                 except Exception as raised:
                     error = raised
+                self._note_commit(started)
                 # The loop is gone only when the process is about to be.
                 with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(self._committed, batch, error)
@@ -254,6 +259,13 @@ class GroupCommit(ABC):
                     error = raised
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._ready, batch, error)
+
+    def _note_commit(self, started: float) -> float:
+        """Counts a commit, of which there is one at a time; returns how long it took."""
+        seconds = perf_counter() - started
+        self.commits += 1
+        self.commit_seconds += seconds
+        return seconds
 
     def _note_wal(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages

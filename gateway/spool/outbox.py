@@ -23,6 +23,7 @@ from gateway.hooks.chain import Chain
 from gateway.hooks.step import Step
 from gateway.mail.message import Client, Message, Recipient
 from gateway.spool.shard import Shard
+from gateway.spool.shard_file import SpoolError
 from gateway.spool.spool import shard_numbers
 
 BATCH = 500
@@ -107,6 +108,29 @@ def observed(folder: Path, observers: Sequence[str]) -> dict[int, int]:
     return {number: min(one.get(str(number), 0) for one in seen) for number in numbers}
 
 
+def count_waiting(folder: Path, observers: Sequence[str]) -> dict[str, int]:
+    """How many events each of these observers has not seen.
+
+    Raises:
+        SpoolError: a shard cannot be read.
+    """
+    every = _read_seen(folder)
+    waiting = dict.fromkeys(observers, 0)
+    for number in shard_numbers(folder) if observers else ():
+        db = _open(folder, number)
+        if db is None:
+            continue
+        with contextlib.closing(db):
+            for name in observers:
+                seen = every.get(name, {}).get(str(number), 0)
+                try:
+                    count = db.execute("SELECT count(*) FROM events WHERE number>?", (seen,)).get
+                except apsw.Error as error:
+                    raise SpoolError(f"shard {number:04d} cannot be read: {error}") from error
+                waiting[name] += count
+    return waiting
+
+
 def forget_events(folder: Path, observers: Sequence[str], shards: Iterable[Shard]) -> None:
     """Deletes the events in shards of this process that all of these observers have seen."""
     seen = observed(folder, observers)
@@ -133,14 +157,10 @@ def _read_seen(folder: Path) -> dict[str, dict[str, int]]:
 
 def _read_events(folder: Path, number: int, after: int) -> Sequence[tuple[int, Event | None]]:
     """Positions and events; None for one that is damaged."""
-    try:
-        db = apsw.Connection(
-            os.fspath(folder / f"{number:04d}.db"), flags=apsw.SQLITE_OPEN_READONLY
-        )
-    except apsw.CantOpenError:
-        return []  # removed since we looked
+    db = _open(folder, number)
+    if db is None:
+        return []
     with contextlib.closing(db):
-        db.set_busy_timeout(5_000)
         sql = "SELECT number, event FROM events WHERE number>? ORDER BY number LIMIT ?"
         rows: list[tuple[int, Event | None]] = []
         for position, text in db.execute(sql, (after, BATCH)):
@@ -150,6 +170,18 @@ def _read_events(folder: Path, number: int, after: int) -> Sequence[tuple[int, E
                 log.error("shard %04d: event %d is damaged: %s", number, position, error)
                 rows.append((position, None))
         return rows
+
+
+def _open(folder: Path, number: int) -> apsw.Connection | None:
+    """A shard to be read beside its owner; None if it was removed since we looked."""
+    try:
+        db = apsw.Connection(
+            os.fspath(folder / f"{number:04d}.db"), flags=apsw.SQLITE_OPEN_READONLY
+        )
+    except apsw.CantOpenError:
+        return None
+    db.set_busy_timeout(5_000)
+    return db
 
 
 def _meets(step: Step, event: Event) -> bool:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Envelope:
     """What is known of one copy of a message besides its bytes and recipients.
 
-    `seal` is how many octets `seal` hooks have put on top; the others are as in `Message`.
+    `seal` is how many octets `seal` hooks have put on top; `trace` is the text of the message's
+    trace: what plugins did to it; the others are as in `Message`.
     """
 
     id: int
@@ -36,6 +37,7 @@ class Envelope:
     mt_priority: int | None = None
     release: float = 0.0
     seal: int = 0
+    trace: str = ""
 
     @property
     def begins(self) -> float:
@@ -65,6 +67,7 @@ class Envelope:
             "mt_priority": None if self.mt_priority is None else str(self.mt_priority),
             "release": self.release,
             "seal": self.seal,
+            "trace": self.trace,
         }
         return json.dumps({name: value for name, value in data.items() if value})
 
@@ -195,4 +198,5 @@ def envelope_of(
         mt_priority=int(data["mt_priority"]) if "mt_priority" in data else None,
         release=data.get("release", 0.0),
         seal=data.get("seal", 0),
+        trace=data.get("trace", ""),
     )

@@ -38,6 +38,8 @@ class Spool:
         self._room_known_until = 0.0
         self._room = 0
         self._broken: set[int] = set()
+        self._past_commits = 0
+        self._past_commit_seconds = 0.0
 
     @property
     def home(self) -> Shard:
@@ -101,6 +103,8 @@ class Spool:
         empty = [shard for shard in self.shards[1:] if shard.failure is None and shard.is_empty()]
         for shard in empty:
             self.shards.remove(shard)
+            self._past_commits += shard.commits
+            self._past_commit_seconds += shard.commit_seconds
             shard.close(remove=True)
             log.info("shard %04d ran empty and was removed", shard.number)
         return empty
@@ -126,6 +130,16 @@ class Spool:
     def failure(self) -> str | None:
         """Why mail would not be safe now; None if it is."""
         return next((shard.failure for shard in self.shards if shard.failure), None)
+
+    @property
+    def commits(self) -> int:
+        """How many commits were made, in all shards."""
+        return self._past_commits + sum(shard.commits for shard in self.shards)
+
+    @property
+    def commit_seconds(self) -> float:
+        """How long they took."""
+        return self._past_commit_seconds + sum(shard.commit_seconds for shard in self.shards)
 
     async def drain(self) -> None:
         """Returns when everything that was submitted is written."""

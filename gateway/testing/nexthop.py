@@ -28,10 +28,12 @@ class NextHop:
         extensions: the lines of the EHLO reply after the first.
         host: the IP address to listen at.
         port: the port to listen at; 0 for any.
-        tls: what to do TLS with; STARTTLS is offered then.
+        tls: what to do TLS with, such as `Certificate.make("mx.example.net").server()`; STARTTLS is
+            offered then.
         implicit_tls: TLS begins at the first octet instead.
         users: the passwords of those who may log in; AUTH is offered then.
         mechanisms: those that are offered, of PLAIN, LOGIN, CRAM-MD5.
+        latency: seconds that pass before each reply.
         rcpt: the answer to each RCPT, or by pattern of the address (as in a shell), in order.
         script: the answers to `banner`, `ehlo`, `helo`, `starttls`, `auth`, `mail`, `data`, `dot`,
             `rset`, `noop`, `quit`; `handshake` acts instead of TLS when the first bytes of its
@@ -56,6 +58,7 @@ class NextHop:
         implicit_tls: bool = False,
         users: Mapping[str, str] | None = None,
         mechanisms: Sequence[str] = ("PLAIN", "LOGIN", "CRAM-MD5"),
+        latency: float = 0.0,
         rcpt: Script | Mapping[str, Script] = DEFAULTS["rcpt"],
         **script: Script,
     ) -> None:
@@ -69,6 +72,7 @@ class NextHop:
         self.implicit_tls = implicit_tls
         self.users = dict(users or {})
         self.mechanisms = tuple(mechanisms)
+        self.latency = latency
         unknown = set(script) - STAGES
         if unknown:
             raise TypeError(f"no such stage: {', '.join(sorted(unknown))}")

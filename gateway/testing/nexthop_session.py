@@ -288,6 +288,8 @@ class Session:
     async def _act(self, answer: Answer) -> None:
         match answer:
             case str():
+                if self._hop.latency:
+                    await asyncio.sleep(self._hop.latency)
                 await self._send(_wire(answer))
                 if answer.startswith("421"):
                     raise _ClosedError

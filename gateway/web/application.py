@@ -74,8 +74,7 @@ class Application:
                 step.fault(error)
         finally:
             del self._watchdog.tasks[task]
-            step.calls += 1
-            step.seconds += perf_counter() - started
+            step.timing.add(perf_counter() - started)
         if not begun and not gone:
             await respond(send, status)
 
@@ -104,7 +103,7 @@ def _application(step: Step, watchdog: Watchdog) -> ASGIApplication:
         raise PluginStartError(
             f"plugin {step.plugin} cannot start: http ran longer than {step.timeout:g} s"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         log.debug("plugin %s cannot start", step.plugin, exc_info=True)
         raise PluginStartError(
             f"plugin {step.plugin} cannot start: http raised {type(error).__name__}: {error}"

@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterable
 
 HEALTH = "health"
-"""The one path of the service's own."""
+METRICS = "metrics"
+"""Paths of the service's own."""
+
+_OWN = {HEALTH: "the health check", METRICS: "what Prometheus reads"}
 
 
 def mount_names(entries: Iterable[str]) -> dict[str, str]:
@@ -21,9 +24,9 @@ def mount_names(entries: Iterable[str]) -> dict[str, str]:
     mounts: dict[str, str] = {}
     for entry in entries:
         name = re.sub(r"[^\w.~-]", "-", entry)
-        if name == HEALTH:
+        if name in _OWN:
             raise ValueError(
-                f"plugin {entry} cannot be served: /{HEALTH} is the health check; "
+                f"plugin {entry} cannot be served: /{name} is {_OWN[name]}; "
                 "rename the plugin or its file"
             )
         if name in mounts:

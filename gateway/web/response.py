@@ -33,12 +33,14 @@ def described(status: int) -> str:
 async def respond(
     send: Send,
     status: int,
-    text: str | None = None,
+    text: str | bytes | None = None,
     *headers: tuple[bytes, bytes],
     kind: bytes = b"text/plain; charset=utf-8",
 ) -> None:
     """Sends a whole answer; without `text`, it names the status."""
-    content = (described(status) if text is None else text).encode()
+    content = described(status) if text is None else text
+    if isinstance(content, str):
+        content = content.encode()
     length = (b"content-length", str(len(content)).encode())
     own = [(b"content-type", kind), length, *SECURITY, *headers]
     await send({"type": "http.response.start", "status": status, "headers": own})

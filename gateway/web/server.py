@@ -7,7 +7,7 @@ import logging
 import resource
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from uvicorn.config import Config as UvicornConfig
 
@@ -19,7 +19,7 @@ from gateway.process.assignment import BACKLOG
 from gateway.web.application import load_applications
 from gateway.web.connection import LINGER, Connection, Connections
 from gateway.web.health import Health
-from gateway.web.mount import HEALTH
+from gateway.web.mount import HEALTH, METRICS
 from gateway.web.site import Site
 
 MOST_CONNECTIONS = 10_000
@@ -116,8 +116,12 @@ async def start_server(
     steps: Sequence[Step],
     watchdog: Watchdog,
     sockets: Mapping[str, socket.socket],
+    health: Callable[[], Health],
+    metrics: Callable[[], Awaitable[bytes]],
 ) -> WebServer | None:
     """Serves what the `http` hooks give, on the socket of its address; None if nothing listens.
+
+    `health` tells how the gateway is, `metrics` what it has counted, in Prometheus's format.
 
     Raises:
         PluginStartError: a plugin cannot be served.
@@ -128,9 +132,16 @@ async def start_server(
             log.warning("plugin %s is not served: gateway.yaml has no section http", step.plugin)
         return None
     applications = load_applications(steps, watchdog)
-    trusted = NetworkSet(http.proxies).__contains__
-    server = WebServer(Site(applications, trusted, http.max_body, Health), http)
+    site = Site(
+        applications,
+        NetworkSet(http.proxies).__contains__,
+        http.max_body,
+        health,
+        metrics,
+        NetworkSet(http.metrics).__contains__,
+    )
+    server = WebServer(site, http)
     await server.open(sockets[str(http.address)])
-    paths = ", ".join([f"/{HEALTH}", *(f"/{name}/" for name in applications)])
+    paths = ", ".join([f"/{HEALTH}", f"/{METRICS}", *(f"/{name}/" for name in applications)])
     log.info("HTTP on %s: %s", http.address, paths)
     return server

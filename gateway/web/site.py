@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.web.asgi import ASGIApplication, Message, Receive, Scope, Send
 from gateway.web.forwarded import client_address
 from gateway.web.health import Health
-from gateway.web.mount import HEALTH
+from gateway.web.mount import HEALTH, METRICS
 from gateway.web.response import respond
 
 _ALLOW = (b"allow", b"GET, HEAD, OPTIONS")
+_NEVER = (b"cache-control", b"no-store")
+_TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+
+log = logging.getLogger("gateway.web")
 
 
 class Site:
-    """Serves each application under `/<name>/`, and `/health`.
+    """Serves each application under `/<name>/`, and `/health` and `/metrics`.
 
     An application gets requests as its own server would give them, with `root_path` set, and with
     the whole body at once: who sends slowly does not take the application's time.
@@ -24,7 +29,9 @@ class Site:
         trusted: whether an address is that of a proxy, whose X-Forwarded-For and X-Forwarded-Proto
             are believed.
         max_body: octets of a request's body; larger ones are answered with 413.
-        health: how the service is now.
+        health: how the gateway is now.
+        metrics: what the gateway has counted, in Prometheus's text format.
+        may_read: whether a client with that address may read the metrics.
     """
 
     def __init__(
@@ -33,11 +40,15 @@ class Site:
         trusted: Callable[[str], bool],
         max_body: int,
         health: Callable[[], Health],
+        metrics: Callable[[], Awaitable[bytes]],
+        may_read: Callable[[str], bool],
     ) -> None:
         self._applications = applications
         self._trusted = trusted
         self._max_body = max_body
         self._health = health
+        self._metrics = metrics
+        self._may_read = may_read
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request."""
@@ -87,16 +98,29 @@ class Site:
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         """Answers where no plugin does."""
-        if scope["path"] != f"/{HEALTH}":
+        path = scope["path"]
+        if path not in (f"/{HEALTH}", f"/{METRICS}"):
             await respond(send, 404)
-        elif scope["method"] in ("GET", "HEAD"):
-            health = self._health()
-            text = health.to_json()
-            never = (b"cache-control", b"no-store")
-            await respond(send, health.status, text, never, kind=b"application/json")
-        else:
+        elif path == f"/{METRICS}" and not (scope["client"] and self._may_read(scope["client"][0])):
+            await respond(send, 403)
+        elif scope["method"] not in ("GET", "HEAD"):
             known = scope["method"] == "OPTIONS"
             await respond(send, 200 if known else 405, "" if known else None, _ALLOW)
+        elif path == f"/{HEALTH}":
+            health = self._health()
+            await respond(send, health.status, health.to_json(), _NEVER, kind=b"application/json")
+        else:
+            await self._tell(send)
+
+    async def _tell(self, send: Send) -> None:
+        """Answers with the metrics."""
+        try:
+            text = await self._metrics()
+        except Exception:
+            log.exception("the metrics cannot be told")
+            await respond(send, 500)
+        else:
+            await respond(send, 200, text, _NEVER, kind=_TEXT)
 
 
 async def _body(receive: Receive, most: int) -> bytes | None:

@@ -52,6 +52,8 @@ class Bounces(Plugin[BouncesConfig]):
         ValueError: the file of rules cannot be read, or has a bad rule.
     """
 
+    api = "1.0"
+    changes = ("sender",)
     _context: Context
     _paths: ReturnPaths | None = None
     _origins: Origins

@@ -39,6 +39,9 @@ class Dkim(Plugin[DkimConfig]):
     that names a known domain is unsigned; if From names several domains, each must be known.
     """
 
+    api = "1.0"
+    changes = ("header:DKIM-Signature", "header:Authentication-Results")
+
     def __init__(self, config: DkimConfig) -> None:
         super().__init__(config)
         header, _, body = config.canonicalization.partition("/")

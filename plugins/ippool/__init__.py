@@ -56,6 +56,8 @@ _REASONS = 3
 class IpPool(Plugin[IpPoolConfig]):
     """Chooses a source for each attempt, and learns from the replies which ones are blocked."""
 
+    api = "1.0"
+    changes = ()
     _context: Context
     _suspensions: Suspensions
     _budgets: Budgets

@@ -46,6 +46,8 @@ class Personalization(Plugin[PersonalizationConfig]):
         ValueError: a library that a source needs is not installed.
     """
 
+    api = "1.0"
+    changes = ("header:*", "text/plain", "text/html")
     per_recipient = True
 
     def __init__(self, config: PersonalizationConfig) -> None:

@@ -28,6 +28,8 @@ class Report(Plugin[ReportConfig]):
         ValueError: the file cannot be used.
     """
 
+    api = "1.0"
+    changes = ()
     observes = COUNTED
 
     def __init__(self, config: ReportConfig) -> None:

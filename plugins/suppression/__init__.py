@@ -45,6 +45,8 @@ class Suppression(Plugin[SuppressionConfig]):
         ValueError: the list file cannot be read or has a bad line.
     """
 
+    api = "1.0"
+    changes = ("recipients",)
     _context: Context
     _lookup: Lookup | None = None
     _incidents: Incidents | None = None

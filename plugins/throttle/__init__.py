@@ -44,6 +44,8 @@ _REASON = 160
 class Throttle(Plugin[ThrottleConfig]):
     """Keeps to what receivers want, and clients to their quotas."""
 
+    api = "1.0"
+    changes = ()
     _context: Context
     _traffic: Traffic
     _counting: Counting | None = None

@@ -32,6 +32,8 @@ class Tracking(Plugin[TrackingConfig]):
     encrypted or broken, stays as it is; so do reports, which have no sender.
     """
 
+    api = "1.0"
+    changes = ("text/html", "text/plain", "header:List-Unsubscribe", "header:List-Unsubscribe-Post")
     per_recipient = True
 
     def __init__(self, config: TrackingConfig) -> None:

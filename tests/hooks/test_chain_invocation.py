@@ -13,9 +13,12 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.hooks import invocation
 from gateway.hooks.actions import Accept, Reject
-from gateway.hooks.invocation import call, run, run_apart
-from gateway.hooks.step import Fault, Step
+from gateway.hooks.breaker import FAULTS
+from gateway.hooks.invocation import call, run, run_apart, wait_apart
+from gateway.hooks.step import Fault, Step, Unasked
+from gateway.hooks.thread_pool import ThreadPool
 from gateway.hooks.watchdog import NEVER, HookTimeoutError, Watchdog
 
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -74,8 +77,11 @@ async def test_a_plain_function_is_called(watchdog: Watchdog) -> None:
     step = _step(lambda subject: Accept() if subject is SUBJECT else None)
     assert await run(step, SUBJECT, watchdog) == Accept()
     assert call(step, SUBJECT, watchdog) == Accept()
-    assert await run_apart(step, SUBJECT) == Accept()
-    assert step.calls == 3
+    pool = ThreadPool("test", 1)
+    assert await run_apart(step, SUBJECT, pool) == Accept()
+    assert wait_apart(step, SUBJECT, pool) == Accept()
+    pool.close()
+    assert step.calls == 4
     assert _is_idle(watchdog)
 
 
@@ -89,7 +95,8 @@ async def test_an_answer_that_the_stage_does_not_know(watchdog: Watchdog, waits:
     step = _step(hook)
     with pytest.raises(Fault, match="answered Reject, and may answer None, Accept"):
         await run(step, SUBJECT, watchdog)
-    assert step.faults == 1
+    assert (step.calls, step.faults, step.timeouts) == (1, 1, 0)
+    assert step.breaker.faults_in_a_row == 1
 
 
 # What a coroutine may do.
@@ -421,6 +428,61 @@ async def test_a_signal_as_soon_as_the_coroutine_waits(tidy: bool) -> None:
     assert _is_idle(watchdog)
 
 
+@LOOPS
+def test_a_late_coroutine_that_does_not_let_itself_be_cancelled(
+    new_loop: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invocation, "TIDY_SECONDS", 0.1)
+    watchdog = Watchdog()
+    cancelled: list[str] = []
+
+    async def hook(_: object) -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.append("goes on")
+
+    async def main() -> None:
+        step = _step(hook, timeout=0.05)
+        task = asyncio.current_task()
+        assert task is not None
+        for count in (1, 2):
+            with pytest.raises(Fault, match=r"ran longer than 0\.05 s"):
+                await run(step, SUBJECT, watchdog)
+            assert task.cancelling() == 0
+            assert (step.timeouts, len(cancelled)) == (count, count)
+        await asyncio.sleep(0.2)
+        assert len(cancelled) == 2
+
+    _in(new_loop, main())
+    assert _is_idle(watchdog)
+
+
+@LOOPS
+def test_a_late_coroutine_has_some_time_to_tidy_up(
+    new_loop: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invocation, "TIDY_SECONDS", 0.3)
+    watchdog = Watchdog()
+    ends: list[str] = []
+
+    async def hook(_: object) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            ends.append("tidy")
+
+    async def main() -> None:
+        with pytest.raises(Fault, match="ran longer"):
+            await run(_step(hook, timeout=0.05), SUBJECT, watchdog)
+        assert ends == ["tidy"]
+        await asyncio.sleep(0.4)  # no second call comes after its end
+
+    _in(new_loop, main())
+
+
 async def test_others_run_while_a_coroutine_waits(watchdog: Watchdog) -> None:
     gates = [asyncio.Event() for _ in range(3)]
     order: list[int] = []
@@ -440,3 +502,222 @@ async def test_others_run_while_a_coroutine_waits(watchdog: Watchdog) -> None:
     assert order == [2, 1, 0]
     assert step.calls == 3
     assert _is_idle(watchdog)
+
+
+# What a plugin raises, and who ends a task.
+
+
+class _TextlessError(Exception):
+    def __str__(self) -> str:
+        raise LookupError("no text")
+
+
+RAISED = [
+    (ValueError("two\nlines"), "raised ValueError: two lines"),
+    (ValueError("x" * 10_000), "raised ValueError: x{500}$"),
+    (_TextlessError(), r"raised _TextlessError: \(it has no text\)"),
+    (SystemExit(3), "raised SystemExit: 3"),
+    (TimeoutError("the database"), "raised TimeoutError: the database"),
+    (asyncio.CancelledError("a task of its own"), "raised CancelledError: a task of its own"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), RAISED)
+async def test_whatever_a_function_raises_is_a_fault(
+    watchdog: Watchdog, error: BaseException, said: str
+) -> None:
+    def hook(_: object) -> None:
+        raise error
+
+    step = _step(hook)
+    pool = ThreadPool("test", 1)
+    with pytest.raises(Fault, match=said):
+        call(step, SUBJECT, watchdog)
+    with pytest.raises(Fault, match=said):
+        await run_apart(step, SUBJECT, pool)
+    with pytest.raises(Fault, match=said):
+        wait_apart(step, SUBJECT, pool)
+    pool.close()
+    assert (step.calls, step.faults, step.timeouts) == (3, 3, 0)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize(("error", "said"), RAISED)
+async def test_whatever_a_coroutine_raises_is_a_fault(
+    watchdog: Watchdog, error: BaseException, said: str, waits: bool
+) -> None:
+    async def hook(_: object) -> None:
+        if waits:
+            await asyncio.sleep(0)
+        raise error
+
+    step = _step(hook)
+    with pytest.raises(Fault, match=said):
+        await run(step, SUBJECT, watchdog)
+    assert (step.faults, step.timeouts) == (1, 0)
+    assert _is_idle(watchdog)
+
+
+async def test_a_task_of_a_plugin_that_was_cancelled_is_a_fault(watchdog: Watchdog) -> None:
+    async def hook(_: object) -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    with pytest.raises(Fault, match="raised CancelledError"):
+        await run(_step(hook), SUBJECT, watchdog)
+
+
+# The breaker.
+
+
+def _failing(step: Step, error: str | None) -> None:
+    def hook(_: object) -> None:
+        if error is not None:
+            raise ValueError(error)
+
+    step.call = hook
+
+
+def _open(step: Step, watchdog: Watchdog) -> None:
+    _failing(step, "gone")
+    for _ in range(FAULTS):
+        with pytest.raises(Fault):
+            call(step, SUBJECT, watchdog)
+
+
+def _end_pause(step: Step) -> None:
+    step.breaker.retry_at = 0.0
+
+
+def test_a_plugin_that_fails_in_a_row_is_not_asked(watchdog: Watchdog) -> None:
+    step = _step(lambda _: None)
+    _open(step, watchdog)
+    _failing(step, None)
+    for _ in range(3):
+        with pytest.raises(Unasked) as caught:
+            call(step, SUBJECT, watchdog)
+    assert str(caught.value) == (
+        "plugin site is not asked in message: it failed 5 times in a row, last: raised ValueError: "
+        "gone; again in 1 s"
+    )
+    assert (step.calls, step.faults, step.skipped) == (FAULTS, FAULTS, 3)
+    _end_pause(step)
+    assert call(step, SUBJECT, watchdog) is None
+    assert call(step, SUBJECT, watchdog) is None
+    assert (step.calls, step.skipped) == (FAULTS + 2, 3)
+
+
+async def test_the_breaker_stands_before_each_kind_of_call(watchdog: Watchdog) -> None:
+    async def coroutine(_: object) -> None:
+        raise AssertionError("it must not be asked")
+
+    step = _step(coroutine)
+    pool = ThreadPool("test", 1)
+    _open(step, watchdog)
+    step.call = coroutine
+    for unasked in (run(step, SUBJECT, watchdog), run_apart(step, SUBJECT, pool)):
+        with pytest.raises(Unasked):
+            await unasked
+    with pytest.raises(Unasked):
+        wait_apart(step, SUBJECT, pool)
+    assert pool.busy == 0
+
+
+def test_opening_and_closing_is_logged_once(
+    watchdog: Watchdog, caplog: pytest.LogCaptureFixture
+) -> None:
+    step = _step(lambda _: None)
+    _open(step, watchdog)
+    opened = "plugin site failed in message 5 times in a row: it is not asked for 1 s (on_error: "
+    failed = "plugin site failed in message: raised ValueError: gone (on_error: tempfail)"
+    said = [record.getMessage() for record in caplog.records]
+    assert said[:-1] == [failed] * FAULTS
+    assert said[-1].startswith(opened)
+    caplog.clear()
+    for _ in range(100):
+        with pytest.raises(Unasked):
+            call(step, SUBJECT, watchdog)
+    assert caplog.records == []
+    _failing(step, None)
+    _end_pause(step)
+    for _ in range(3):
+        call(step, SUBJECT, watchdog)
+    assert [record.getMessage() for record in caplog.records] == [
+        "plugin site works again in message"
+    ]
+
+
+async def test_calls_that_were_under_way_are_not_logged_one_by_one(
+    watchdog: Watchdog, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = asyncio.Event()
+
+    async def hook(_: object) -> None:
+        await gone.wait()
+        raise ConnectionError("gone")
+
+    step = _step(hook)
+    calls = [asyncio.create_task(run(step, SUBJECT, watchdog)) for _ in range(100)]
+    await asyncio.sleep(0)
+    gone.set()
+    faults = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(fault, Fault) for fault in faults)
+    assert (step.faults, step.breaker.faults_in_a_row) == (100, FAULTS)
+    assert len(caplog.records) == FAULTS + 1
+
+
+async def test_one_trial_at_a_time(watchdog: Watchdog) -> None:
+    gate = asyncio.Event()
+
+    async def hook(_: object) -> None:
+        await gate.wait()
+
+    step = _step(hook)
+    _open(step, watchdog)
+    step.call = hook
+    _end_pause(step)
+    trial = asyncio.create_task(run(step, SUBJECT, watchdog))
+    await asyncio.sleep(0)
+    with pytest.raises(Unasked, match="a call is on trial now"):
+        await run(step, SUBJECT, watchdog)
+    gate.set()
+    await trial
+    await run(step, SUBJECT, watchdog)
+
+
+async def test_a_trial_whose_client_goes_leaves_it_to_the_next(watchdog: Watchdog) -> None:
+    async def hook(_: object) -> None:
+        await asyncio.sleep(60)
+
+    step = _step(hook)
+    _open(step, watchdog)
+    step.call = hook
+    _end_pause(step)
+    trial = asyncio.create_task(run(step, SUBJECT, watchdog))
+    await asyncio.sleep(0)
+    trial.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trial
+    step.is_async = False
+    _failing(step, None)
+    assert call(step, SUBJECT, watchdog) is None
+    assert step.breaker.faults_in_a_row == 0
+
+
+async def test_the_hooks_of_a_plugin_share_its_breaker(watchdog: Watchdog) -> None:
+    step, other = _step(lambda _: None), _step(lambda _: None)
+    other.breaker = step.breaker
+    _open(step, watchdog)
+    with pytest.raises(Unasked):
+        call(other, SUBJECT, watchdog)
+    assert (step.skipped, other.skipped) == (0, 1)
+
+
+def test_calls_are_timed(watchdog: Watchdog) -> None:
+    step = _step(lambda _: time.sleep(0.02))
+    for _ in range(3):
+        call(step, SUBJECT, watchdog)
+    assert (step.calls, sum(step.timing.counts)) == (3, 3)
+    assert 0.06 <= step.seconds == step.timing.seconds

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.hooks import Quarantine, Reject, Tempfail
+from gateway.hooks import Client, Quarantine, Reject, Tempfail
 from plugins.throttle import Throttle
 from plugins.throttle.ledger import FILE_NAME, Ledger, LedgerError
 from plugins.throttle.window import PERIODS, Period, window_of
@@ -184,7 +184,7 @@ def test_a_quota_for_each_stream_and_client(site: Site, by: str) -> None:
     one = plugin(site, by=by, messages={"day": 1})
     assert taken(one)
     other = mail()
-    other.stream, other.client.address = "transactional", "192.0.2.77"
+    other.stream, other.client = "transactional", Client("192.0.2.77")
     assert one.message(other) is None
     assert not taken(one)
 

@@ -474,3 +474,17 @@ async def test_reroute_says_and_unsays(tmp_path: Path) -> None:
     with shard_database(tmp_path) as db:
         text = db.execute("SELECT parameters FROM deliveries").get
     assert json.loads(text) == json.loads(parameters)
+
+
+async def test_a_server_that_is_left_alone_is_tried_again_when_a_person_says_so(
+    tmp_path: Path,
+) -> None:
+    async with NextHop(banner=["421 4.3.2 Not now", "220 mx.test ESMTP"]) as hop:
+        text = f"relay: {{via: ['{hop.address}']}}\nretry: {{schedule: [1h]}}\n"
+        async with served(tmp_path, text) as gateway:
+            await gateway.submit("b@example.net")
+            await _deferred(gateway, 1)
+            assert hop.connections == 1
+            assert await change(gateway.config.spool.path, "retry", Selection()) == Changed(1)
+            await hop.wait(1)
+            assert hop.connections == 2

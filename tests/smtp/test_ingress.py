@@ -101,7 +101,12 @@ async def test_an_address_that_an_early_hook_breaks(tmp_path: Path, hook: str) -
     what = {"mail": "message.sender", "rcpt": "recipient.address"}[hook]
     body = f"@hookimpl\ndef {hook}(self, {subject}):\n    {what} = 'a b@example.com'"
     async with _assembly(tmp_path, body) as gateway:
-        assert (await gateway.submit("b@example.net")).startswith("451 4.3.0")
+        async with gateway.client() as client:
+            replies = [
+                await client.say(line)
+                for line in ("MAIL FROM:<a@example.com>", "RCPT TO:<b@example.net>")
+            ]
+            assert replies[hook == "rcpt"].startswith("451 4.3.0")
         assert gateway.rows() == []
 
 

@@ -17,6 +17,7 @@ from gateway.configuration.endpoint import Endpoint
 from gateway.hooks.step import Step
 from gateway.hooks.watchdog import Watchdog
 from gateway.web.asgi import ASGIApplication, Receive, Scope, Send
+from gateway.web.health import Health
 from gateway.web.server import WebServer, start_server
 
 DEADLINE = 60.0
@@ -112,7 +113,12 @@ class Client:
 
 
 class Service:
-    """What `http` hooks give, served on a free port."""
+    """What `http` hooks give, served on a free port.
+
+    Attributes:
+        health: how the gateway is.
+        text: the metrics, or what is raised instead.
+    """
 
     def __init__(
         self, *steps: Step, send_buffer: int = 0, watched: bool = False, **http: Any
@@ -125,6 +131,8 @@ class Service:
         self._server: WebServer | None = None
         self._clients: list[Client] = []
         self.port = 0
+        self.health = Health()
+        self.text: bytes | Exception = b"gateway_up 1\n"
 
     async def __aenter__(self) -> Self:
         listener = socket.create_server(("127.0.0.1", 0))
@@ -136,8 +144,15 @@ class Service:
         if self._watched:
             self._watchdog.start()
         sockets = {str(self._http.address): listener}
-        self._server = await start_server(self._http, self._steps, self._watchdog, sockets)
+        self._server = await start_server(
+            self._http, self._steps, self._watchdog, sockets, lambda: self.health, self._metrics
+        )
         return self
+
+    async def _metrics(self) -> bytes:
+        if isinstance(self.text, Exception):
+            raise self.text
+        return self.text
 
     @property
     def connections(self) -> int:

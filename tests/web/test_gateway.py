@@ -118,7 +118,7 @@ def test_a_plugin_is_served(make_gateway: MakeGateway) -> None:
     site = Site(make_gateway, "max_body: 1KiB")
     site.gateway.start()
     assert site.gateway.logged("ready: ")[0].endswith(f", HTTP on 127.0.0.1:{site.port}")
-    site.gateway.logged(f"HTTP on 127.0.0.1:{site.port}: /health, /site/")
+    site.gateway.logged(f"HTTP on 127.0.0.1:{site.port}: /health, /metrics, /site/")
     connection = site.connection()
 
     connection.request("GET", "/site/page?x=1", headers={"X-Forwarded-For": "192.0.2.7"})

@@ -25,9 +25,11 @@ def test_two_plugins_under_one_path_are_refused() -> None:
         mount_names(["site", "site#2", "site-2"])
 
 
-def test_the_path_of_the_health_check_is_taken() -> None:
+def test_the_paths_of_the_service_are_taken() -> None:
     with pytest.raises(ValueError, match="plugin health cannot be served: /health is the health"):
         mount_names(["health"])
+    with pytest.raises(ValueError, match="plugin metrics cannot be served: /metrics is what Prom"):
+        mount_names(["metrics"])
 
 
 @given(st.lists(st.text(min_size=1), unique=True))

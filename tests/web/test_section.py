@@ -24,6 +24,7 @@ def test_the_defaults() -> None:
     assert str(http.address) == "127.0.0.1:8025"
     assert http.tls is None
     assert http.proxies == (ip_network("127.0.0.0/8"), ip_network("::1"))
+    assert http.metrics == (ip_network("127.0.0.0/8"), ip_network("::1"))
     assert (http.max_body, http.timeout) == (65536, 30.0)
 
 
@@ -34,6 +35,7 @@ http:
   address: "[::1]:443"
   tls: {certificate: cert.pem, key: key.pem}
   proxies: [10.0.0.5]
+  metrics: [10.0.0.9, "2001:db8::/32"]
   max_body: 1MiB
   timeout: 10s
 """
@@ -42,6 +44,7 @@ http:
     assert http.tls is not None
     assert (http.tls.certificate, http.tls.key) == (certificate, key)
     assert http.proxies == (ip_network("10.0.0.5"),)
+    assert http.metrics == (ip_network("10.0.0.9"), ip_network("2001:db8::/32"))
     assert (str(http.address), http.max_body, http.timeout) == ("[::1]:443", 1 << 20, 10.0)
 
 
@@ -68,6 +71,7 @@ http:
             "gateway.yaml:5: http.tls.mode: unknown key",
         ),
         ("http: {address: 127.0.0.1:1, proxies: [a]}", '"a" is no IP network'),
+        ("http: {address: 127.0.0.1:1, metrics: [a]}", '"a" is no IP network'),
         ("http: {address: 127.0.0.1:1, timeout: 0s}", "must be longer than nothing"),
     ],
 )

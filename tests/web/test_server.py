@@ -15,6 +15,7 @@ from gateway.configuration.key_pair import KeyPair
 from gateway.hooks.watchdog import Watchdog
 from gateway.web.asgi import Receive, Scope, Send
 from gateway.web.connection import LINGER
+from gateway.web.health import Health
 from gateway.web.server import start_server
 from tests.certificate import make_certificate
 from tests.web.service import Service, answer, hello, on_uvloop, step
@@ -129,7 +130,11 @@ async def test_a_client_that_is_shaking_hands_is_answered(tmp_path: Path) -> Non
 async def test_without_a_section_a_plugin_is_not_asked(caplog: pytest.LogCaptureFixture) -> None:
     unasked = step(hello)
     unasked.call = lambda: pytest.fail("it was asked")
-    assert await start_server(None, [unasked], Watchdog(), {}) is None
+
+    async def metrics() -> bytes:
+        return b""
+
+    assert await start_server(None, [unasked], Watchdog(), {}, Health, metrics) is None
     assert caplog.messages == ["plugin site is not served: gateway.yaml has no section http"]
 
 
@@ -137,7 +142,7 @@ async def test_without_a_section_a_plugin_is_not_asked(caplog: pytest.LogCapture
 async def test_the_log_says_what_is_served_where(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "gateway")
     async with Service(step(hello, "b"), step(hello, "a")):
-        assert caplog.messages == ["HTTP on 127.0.0.1:0: /health, /b/, /a/"]
+        assert caplog.messages == ["HTTP on 127.0.0.1:0: /health, /metrics, /b/, /a/"]
 
 
 @on_uvloop

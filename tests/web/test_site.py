@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
+from ipaddress import ip_network
 
 import pytest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from gateway.web.asgi import Receive, Scope, Send
+from gateway.web.health import Health
 from tests.web.service import Answer, Service, answer, apps, on_uvloop
 
 SECURITY = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
@@ -107,6 +110,55 @@ async def test_health() -> None:
         assert (options.status, options.headers["allow"]) == (200, "GET, HEAD, OPTIONS")
         post = await service.ask("/health", method="POST")
         assert (post.status, post.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+        service.health = Health({"spool": "no room"})
+        got = await service.ask("/health")
+        assert (got.status, json.loads(got.body)["status"]) == (503, "failing")
+
+
+@on_uvloop
+async def test_metrics() -> None:
+    async with Service() as service:
+        got = await service.ask("/metrics")
+        assert (got.status, got.body) == (200, b"gateway_up 1\n")
+        assert got.headers["content-type"] == CONTENT_TYPE_PLAIN_0_0_4
+        assert got.headers["cache-control"] == "no-store"
+        assert SECURITY.items() <= got.headers.items()
+        head = await service.ask("/metrics", method="HEAD")
+        assert (head.status, head.body) == (200, b"")
+        options = await service.ask("/metrics", method="OPTIONS")
+        assert (options.status, options.headers["allow"]) == (200, "GET, HEAD, OPTIONS")
+        assert (await service.ask("/metrics", method="POST")).status == 405
+        assert (await service.ask("/metrics/")).status == 404
+
+
+@on_uvloop
+async def test_metrics_that_cannot_be_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with Service() as service:
+        service.text = RuntimeError("secret")
+        got = await service.ask("/metrics")
+        assert (got.status, got.body) == (500, b"Internal Server Error\n")
+    assert "the metrics cannot be told" in caplog.text
+
+
+@on_uvloop
+async def test_metrics_are_not_for_everybody() -> None:
+    async with Service(metrics=()) as service:
+        for method in ("GET", "HEAD", "POST"):
+            assert (await service.ask("/metrics", method=method)).status == 403
+        assert (await service.ask("/health")).status == 200
+    async with Service() as service:
+        # A client behind a trusted proxy is who the proxy says it is.
+        for address, status in (("192.0.2.1", 403), ("127.0.0.1, 192.0.2.1", 403), ("::1", 200)):
+            got = await service.ask("/metrics", f"X-Forwarded-For: {address}")
+            assert got.status == status, address
+        assert (await service.ask("/metrics")).status == 200
+    async with Service(metrics=(ip_network("192.0.2.0/24"),)) as service:
+        got = await service.ask("/metrics", "X-Forwarded-For: 192.0.2.1")
+        assert got.status == 200
+        assert (await service.ask("/metrics")).status == 403
+    # Who is no proxy can claim nothing.
+    async with Service(metrics=(ip_network("192.0.2.0/24"),), proxies=()) as service:
+        assert (await service.ask("/metrics", "X-Forwarded-For: 192.0.2.1")).status == 403
 
 
 @on_uvloop
