@@ -1,4 +1,4 @@
-"""`gateway run`, `check`, `chain`, `schema` and `user`."""
+"""`gateway run`, `check`, `chain`, `schema` and `user`, and where all commands come together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import click
 
 from gateway import __version__
 from gateway.cli.options import DEFAULT_CONFIG, config_option, fail, fail_config, json_option, load
+from gateway.cli.plugin import plugin as plugin_group
 from gateway.cli.queue import queue
+from gateway.cli.try_message import try_message
+from gateway.cli.why import why
 from gateway.configuration.config import Config
 from gateway.configuration.schema import schema as json_schema
 from gateway.configuration.users import hash_password, load_users, save_user
@@ -66,6 +69,11 @@ def check(path: Path) -> None:
     for name in _unreachable(config, plugins):
         reason = "there is no `http` section"
         click.echo(f"{path}: note: nobody reaches the pages of {name}: {reason}", err=True)
+    for plugin in plugins:
+        name = plugin.entry.name
+        if "commands" in plugin.hooks and name in _OWN:
+            reason = f"`gateway {name}` is another command; the plugin needs another name"
+            click.echo(f"{path}: note: nobody reaches the commands of {name}: {reason}", err=True)
 
 
 @gateway.command()
@@ -185,4 +193,10 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+gateway.add_command(plugin_group)
 gateway.add_command(queue)
+gateway.add_command(try_message)
+gateway.add_command(why)
+
+_OWN = frozenset(gateway.commands)
+"""The commands that no plugin can add."""

@@ -1,0 +1,1 @@
+"""What `gateway plugin new` writes: the beginning of a plugin, as a package or as one file."""

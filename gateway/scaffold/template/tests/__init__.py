@@ -1,0 +1,1 @@
+"""Tests of the template, which become those of a new plugin."""
