@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from gateway.mail.guard import CLOSED, FINISHED, Guard
 from gateway.mail.headers import Headers, split
+from gateway.mail.large_content import Content
 from gateway.mail.message import Client, Recipient
 from gateway.mail.notes import GuardedDict
 
@@ -180,6 +181,18 @@ class Times:
     done: float = 0.0
 
 
+class _ContentAttribute:
+    """`Delivery.content`: bytes, which are read when somebody asks for them if there are many."""
+
+    def __get__(self, delivery: Delivery | None, owner: type) -> bytes:
+        if delivery is None:
+            raise AttributeError("content")  # so that it has no default
+        return bytes(delivery.octets)
+
+    def __set__(self, delivery: Delivery, content: Content) -> None:
+        delivery.__dict__["octets"] = content
+
+
 @dataclass(eq=False)
 class Delivery:
     """A message on its way to some recipients over one route: the subject of the hooks
@@ -187,7 +200,8 @@ class Delivery:
 
     `message_id` is the queue id that the client was told. `attempts` counts those before this one.
     `received` is when the message was accepted, in seconds since the epoch. `notes` are those that
-    plugins left on the message. `content` is the whole message as it goes out. `return_path` stands
+    plugins left on the message. `content` is the whole message as it goes out; one of more than 1
+    MiB is read from the disk each time that it is asked for. `return_path` stands
     in MAIL instead of `sender`, if it is not None. `require_tls` is REQUIRETLS (RFC 8689) and
     `priority` MT-PRIORITY (RFC 6710), as MAIL said it.
 
@@ -210,7 +224,7 @@ class Delivery:
     stream: str
     received: float
     attempts: int
-    content: bytes
+    content: _ContentAttribute = _ContentAttribute()
     notes: Mapping[str, str] = field(default_factory=dict)
     smtputf8: bool = False
     ret: str | None = None
@@ -224,8 +238,14 @@ class Delivery:
     ceilings: dict[str, int] = field(default_factory=dict)
     messages_per_connection: int | None = None
     recipients_per_message: int | None = None
-    in_seven_bits: Callable[[], bytes | Outcome] | None = field(default=None, repr=False)
+    in_seven_bits: Callable[[], Content | Outcome] | None = field(default=None, repr=False)
     guard: Guard = field(default_factory=Guard, init=False, repr=False)
+
+    @property
+    def octets(self) -> Content:
+        """The whole message, without reading one that is large: for the gateway itself."""
+        octets: Content = self.__dict__["octets"]
+        return octets
 
     @property
     def domain(self) -> str:
@@ -235,7 +255,9 @@ class Delivery:
     @cached_property
     def headers(self) -> Headers:
         """The header of the message as it goes out. It cannot be changed."""
-        return Headers(split(self.content)[0], Guard(FINISHED))
+        octets = self.octets
+        header = split(octets)[0] if isinstance(octets, bytes) else octets.header()
+        return Headers(header, Guard(FINISHED))
 
     def close(self) -> None:
         """From now on hooks can change what their stage allows, and nothing else."""

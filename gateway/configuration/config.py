@@ -142,6 +142,10 @@ class Limits(Section):
     """What one client may ask for."""
 
     message_size: Size = size_field("50MiB", "The largest message, in octets.", ge=1)
+    memory: Size = size_field(
+        "256MiB",
+        "What messages of more than 1 MiB may take of memory at a time, in all workers together.",
+    )
     recipients: int = Field(1000, description="Recipients of one message.", ge=1)
     line_length: Size = size_field(
         "998", "The longest line of a message, without its line end.", ge=998, le=1 << 20

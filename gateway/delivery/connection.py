@@ -17,9 +17,8 @@ from gateway.delivery.login import log_in
 from gateway.delivery.protection import Protection, TlsError, failure
 from gateway.delivery.reply import Reply, ReplyReader, one_line
 from gateway.delivery.tcp import connect
-
-BLOCK = 1 << 18
-"""Octets of a message that are handed to the transport at a time."""
+from gateway.mail.large_content import BLOCK, Content, LargeContent, Octets
+from gateway.mail.transparency import Dots
 
 _ASKED = {
     "connect": "the connection",
@@ -141,7 +140,7 @@ class Connection(asyncio.Protocol):
         await answered
         return self._replies
 
-    async def send(self, content: bytes, timeouts: Timeouts) -> list[bytes]:
+    async def send(self, content: Content, timeouts: Timeouts) -> list[bytes]:
         """Sends a message, dot-stuffed, and the dot; returns the one reply, or none.
 
         If the reply comes before the end, the rest stays unsent and `dot_sent` is false.
@@ -149,6 +148,8 @@ class Connection(asyncio.Protocol):
         self.dot_sent = False
         if self.lost:
             return []
+        if not isinstance(content, bytes):
+            return await self._send_blocks(content, timeouts)
         # Looking for two octets is faster than for three; all line ends are CRLF.
         if b"\n." in content or content.startswith(b"."):
             content = content.replace(b"\r\n.", b"\r\n..")
@@ -159,12 +160,7 @@ class Connection(asyncio.Protocol):
         if len(content) > BLOCK:
             octets = memoryview(content)
             for start in range(0, len(content), BLOCK):
-                self._transport.write(octets[start : start + BLOCK])
-                if self._paused:
-                    self._resumed = self._loop.create_future()
-                    self._set_deadline(timeouts.block)
-                    await self._resumed
-                if answered.done():
+                if not await self._take_in(octets[start : start + BLOCK], answered, timeouts):
                     return self._replies
             self._set_deadline(timeouts.dot)
             self._transport.write(end)
@@ -173,6 +169,33 @@ class Connection(asyncio.Protocol):
         self.dot_sent = True
         await answered
         return self._replies
+
+    async def _send_blocks(self, content: LargeContent, timeouts: Timeouts) -> list[bytes]:
+        answered = self._expect(1, timeouts.dot)
+        dots = Dots.added()
+        dots.feed(b"\r\n")
+        for block in content.blocks():
+            if not await self._take_in(dots.feed(block), answered, timeouts):
+                return self._replies
+        end = dots.end()
+        self._set_deadline(timeouts.dot)
+        self._transport.write(end + (b".\r\n" if end.endswith(b"\n") else b"\r\n.\r\n"))
+        self.dot_sent = True
+        await answered
+        return self._replies
+
+    async def _take_in(
+        self, octets: Octets, answered: asyncio.Future[None], timeouts: Timeouts
+    ) -> bool:
+        """Sends a part of a message; False if the reply has come before its end."""
+        self._transport.write(octets)
+        if self._paused:
+            self._resumed = self._loop.create_future()
+            self._set_deadline(timeouts.block)
+            await self._resumed
+        else:
+            await asyncio.sleep(0)
+        return not answered.done()
 
     def rest(self, seconds: float) -> None:
         """Nobody holds the connection; after `seconds` it closes."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from gateway.attempt import Delivery, Disposition, Outcome
 from gateway.delivery.connection import Extensions
 from gateway.mail.address import domain_of
+from gateway.mail.large_content import Content
 from gateway.mail.message import Recipient
 
 # What would end a path or a command: control characters, what UTF-8 cannot say, and outside of
@@ -29,7 +30,7 @@ class Envelope:
     rcpt: list[str]
     indexes: list[int]
     outcomes: list[Outcome | None]
-    content: bytes
+    content: Content
 
 
 def unsendable(delivery: Delivery) -> Outcome | None:
@@ -37,9 +38,7 @@ def unsendable(delivery: Delivery) -> Outcome | None:
 
     A bare CR or LF ends a line for some servers: a message could smuggle a second one through.
     """
-    content = delivery.content
-    lines = content.count(b"\r\n")
-    if content.count(b"\n") != lines or content.count(b"\r") != lines:
+    if not _is_clean(delivery.octets):
         return unsent("5.6.0", "the message contains a bare CR or LF (RFC 5321 2.3.8)", "data")
     if _UNSAFE.search(_return_path(delivery)) is not None:
         return unsent("5.1.7", "the sender's address cannot be sent as it is", "mail")
@@ -48,9 +47,9 @@ def unsendable(delivery: Delivery) -> Outcome | None:
 
 def envelope_of(delivery: Delivery, extensions: Extensions, relay: str) -> Envelope:
     """The commands for a server with these extensions."""
-    content = delivery.content
+    content = delivery.octets
     sender = _return_path(delivery)
-    wide = not content.isascii()
+    wide = not (content.isascii() if isinstance(content, bytes) else content.is_ascii)
     if not sender.isascii() and not extensions.smtputf8:
         sender = _in_ascii(sender)
     utf8 = not sender.isascii() or (wide and delivery.smtputf8 and not _header(content).isascii())
@@ -111,7 +110,17 @@ def _for_nobody(delivery: Delivery, outcome: Outcome) -> Envelope:
     return Envelope("", [], [], [outcome] * len(delivery.recipients), b"")
 
 
-def _header(content: bytes) -> bytes:
+def _is_clean(content: Content) -> bool:
+    """Whether each CR and each LF is one of a pair."""
+    if not isinstance(content, bytes):
+        return content.is_clean
+    lines = content.count(b"\r\n")
+    return content.count(b"\n") == lines and content.count(b"\r") == lines
+
+
+def _header(content: Content) -> bytes:
+    if not isinstance(content, bytes):
+        return content.header()
     end = content.find(b"\r\n\r\n")
     return content if end < 0 else content[:end]
 

@@ -22,6 +22,7 @@ from gateway.delivery.protection import Protection
 from gateway.delivery.tls_context import Contexts
 from gateway.hooks.condition import glob
 from gateway.mail.address import domain_name, domain_of
+from gateway.mail.large_content import Content
 from gateway.resolver import NoSuchDomainError, ResolutionError, Resolver, Tlsa, ip_address
 
 AVOIDED_SECONDS = 600.0
@@ -122,7 +123,7 @@ class Tls:
             dane = route.authentic and self._config.dane
             if self._config.mta_sts:
                 policy = await self._policies.policy(domain)
-            if (dane or policy is not None) and not require_tls and _does_without(delivery.content):
+            if (dane or policy is not None) and not require_tls and _does_without(delivery.octets):
                 dane, policy = False, None
         certain = route.authentic or not route.is_mx
         key = (level, route.implicit_tls, route.login, dane, policy, require_tls, certain, domain)
@@ -291,8 +292,10 @@ def _is_in_testing(requirement: Requirement) -> bool:
     return policy is not None and policy.mode is Mode.TESTING and not requirement.require_tls
 
 
-def _does_without(content: bytes) -> bool:
+def _does_without(content: Content) -> bool:
     """Whether a message prefers arriving to being protected (RFC 8689 5)."""
+    if not isinstance(content, bytes):
+        content = content.header()
     end = content.find(b"\r\n\r\n")
     header = content if end < 0 else content[:end]
     # Nearly none has it, and this is quicker than the expression.

@@ -8,6 +8,7 @@ from gateway.attempt import Delivery, Disposition, Outcome
 from gateway.delivery.connection import Connection, Timeouts, lost, refusal
 from gateway.delivery.envelope import Envelope, envelope_of, unsent
 from gateway.delivery.reply import Reply, code_of
+from gateway.mail.large_content import Content
 
 _DUPLICATE = "the server may have taken the message, then it arrives twice"
 
@@ -59,7 +60,7 @@ async def transact(
     return _all(outcomes, await _message(connection, envelope.content, timeouts))
 
 
-async def _message(connection: Connection, content: bytes, timeouts: Timeouts) -> Outcome:
+async def _message(connection: Connection, content: Content, timeouts: Timeouts) -> Outcome:
     replies = await connection.send(content, timeouts)
     relay = connection.relay
     reply = Reply.parse(replies[0]) if replies else None

@@ -28,13 +28,11 @@ from gateway.hooks.trace import Trace
 from gateway.hooks.trace import state as state_of
 from gateway.hooks.watchdog import Watchdog
 from gateway.mail.guard import Guard
+from gateway.mail.large_content import LARGE
 from gateway.mail.message import Client, Message, Recipient
 from gateway.smtp.esmtp import original_recipient
 
 __all__ = ["FAULT_DELAY", "LARGE", "TEMPFAIL", "Chain", "Copy", "Filtered"]
-
-LARGE = 1 << 20
-"""Octets of a body from which on `seal` hooks run in a thread."""
 
 SEAL_THREADS = 8
 """How many large bodies are sealed at a time."""
@@ -236,7 +234,7 @@ class Chain:
                 part for copy in filtered.copies for part, _ in parts_for(step, copy)
             ]
         for copy in filtered.copies:
-            large = self.steps["seal"] and len(copy.message.body) > LARGE
+            large = self.steps["seal"] and copy.message.size > LARGE
             apart = large or self._seals_block
             refusal = await self._seal_apart(copy) if apart else self.seal(copy)
             if refusal is not None:
@@ -303,7 +301,7 @@ class Chain:
         message = copy.message
         headers = message.headers
         unsealed = len(headers.raw)
-        pool = self._sealing if len(message.body) > LARGE else None
+        pool = self._sealing if message.size > LARGE else None
         for step in self.steps["seal"]:
             if step.condition is not None and not step.condition.matches(message):
                 continue

@@ -174,6 +174,7 @@ def _recipient(one: Recipient, message: Message | None) -> Recipient:
 def _delivery(original: Delivery) -> Delivery:
     copy = replace(
         original,
+        content=original.octets,
         recipients=[_recipient(one, None) for one in original.recipients],
         client=_client(original.client),
         notes=dict(original.notes),

@@ -8,7 +8,8 @@ from weakref import ref
 from gateway.mail import transfer_encoding
 from gateway.mail.encoded_text import EncodedText
 from gateway.mail.guard import Guard
-from gateway.mail.headers import Headers
+from gateway.mail.headers import Headers, split_beginning
+from gateway.mail.large_content import LARGE, Octets
 from gateway.mail.mime import Part, scan
 from gateway.mail.text_part import State as PartState
 from gateway.mail.text_part import TextPart, TextPartError
@@ -16,6 +17,9 @@ from gateway.mail.text_part import TextPart, TextPartError
 LARGEST_KNOWN = 64 << 10
 KNOWN_STRUCTURES = 16
 """The largest body, in octets, whose structure is remembered, and how many are."""
+
+USUAL_HEADER = 1 << 16
+"""Octets that nearly every header is shorter than."""
 
 _MIME_FIELDS = ("content-type", "content-transfer-encoding", "content-disposition")
 
@@ -80,9 +84,9 @@ def _description(headers: Headers) -> Description:
 class Body:
     """A body: the bytes that came, and the edits of its text parts.
 
-    `content` may be a whole message; the body begins at `start` in it. `protected` says why a body
-    that is one text must not be edited, '' if it may be. `guard` says whether it may be changed
-    now; None: it may.
+    `content` may be a view of memory that somebody else owns, and a whole message; the body
+    begins at `start` in it. `protected` says why a body that is one text must not be edited, '' if
+    it may be. `guard` says whether it may be changed now; None: it may.
     """
 
     __slots__ = (
@@ -101,7 +105,7 @@ class Body:
         "replaced",
     )
 
-    def __init__(self, content: bytes, start: int = 0, protected: str = "") -> None:
+    def __init__(self, content: Octets, start: int = 0, protected: str = "") -> None:
         self._content = content
         self._protected = protected
         self._start = start
@@ -121,13 +125,25 @@ class Body:
         if self.edited:
             return self._flattened().octets
         if self._octets is None:
-            self._octets = self._content[self._start :]
+            self._octets = bytes(self._content[self._start :])
         return self._octets
+
+    @property
+    def view(self) -> memoryview:
+        """The same without a copy, where no edit makes one necessary."""
+        if self.edited or self._octets is not None or isinstance(self._content, bytes):
+            return memoryview(self.octets)
+        return self._content[self._start :]
+
+    def __len__(self) -> int:
+        return len(self.octets) if self.edited else len(self._content) - self._start
 
     def _flattened(self) -> Body:
         """A body of the edited bytes; made once for each edit, so that copies can share it."""
         if self._flat is None:
-            original = self._content[self._start :] if self._octets is None else self._octets
+            original = self._octets
+            if original is None:
+                original = bytes(self._content[self._start :])
             splices = [part.splice() for part in self._parts if part.changed]
             self._flat = Body(transfer_encoding.apply(original, splices), 0, self._protected)
         return self._flat
@@ -188,8 +204,17 @@ class Body:
 
     def shares(self, other: Body) -> bool:
         """Whether both are the same bytes, for certain and without looking at them."""
-        same = self._content is other._content and self._start == other._start
-        return same and not (self.edited or other.edited)
+        if self.edited or other.edited:
+            return False
+        if self._content is other._content and self._start == other._start:
+            return True
+        return self._octets is not None and self._octets is other._octets
+
+    def equals(self, other: Body) -> bool:
+        """Whether both are the same bytes."""
+        if self.shares(other):
+            return True
+        return len(self) == len(other) and self.octets == other.octets
 
     def state(self) -> State:
         """What `restore` needs to undo later edits."""
@@ -211,3 +236,22 @@ class Body:
             self._described_by = state[0]
             for part, before in zip(self._parts, state[1], strict=True):
                 part.restore(before)
+
+
+def protected_for(separator: bytes) -> str:
+    """Why the body after this separator must not be edited, '' if it may be."""
+    return "" if separator else "no blank line separates it from the header"
+
+
+def large_body(trace: bytes, content: memoryview) -> tuple[bytes, bytes, Body] | None:
+    """Header, separator and body of a large message below a trace field; the body is not copied.
+
+    None if the header is larger than `LARGE` octets.
+    """
+    found = split_beginning(trace + bytes(content[:USUAL_HEADER]))
+    found = found or split_beginning(trace + bytes(content[:LARGE]))
+    if found is None:
+        return None
+    header, separator = found
+    start = len(header) + len(separator) - len(trace)
+    return header, separator, Body(content, start, protected_for(separator))

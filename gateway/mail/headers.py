@@ -14,7 +14,7 @@ from gateway.mail import header_text
 from gateway.mail.encoded_word import decode_value, encode_value
 from gateway.mail.guard import SEALED, Guard, MessageSealedError
 
-__all__ = ["Field", "Headers", "MessageSealedError", "State", "split"]
+__all__ = ["Field", "Headers", "MessageSealedError", "State", "split", "split_beginning"]
 
 _BAD_LINE = re.compile(rb"\r\n(?![ \t]|[!-9;-~]++[ \t]*+:)")
 _FIRST_LINE = re.compile(rb"[!-9;-~]++[ \t]*+:")
@@ -43,6 +43,16 @@ def split(content: bytes) -> tuple[bytes, bytes, bytes]:
     if blank < 0:
         return content, b"", b""
     return content[: blank + 2], b"\r\n", content[blank + 4 :]
+
+
+def split_beginning(beginning: bytes) -> tuple[bytes, bytes] | None:
+    """Header and separator, as `split` finds them in a message that begins so and goes on.
+
+    None if the header may go on after this beginning.
+    """
+    # A line that is not complete may be a field yet.
+    header, separator, body = split(beginning[: beginning.rfind(b"\r\n") + 2])
+    return (header, separator) if separator or body else None
 
 
 class Field:

@@ -6,23 +6,18 @@ What no plugin changes keeps its bytes. Copies share what neither of them change
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from gateway.mail.address import check, is_path
-from gateway.mail.body import Body
-from gateway.mail.body import State as BodyState
+from gateway.mail.body import Body, large_body, protected_for
+from gateway.mail.checkpoint import Checkpoint
 from gateway.mail.client import Client
 from gateway.mail.guard import SEALED, ForbiddenChangeError, Guard, MessageSealedError
 from gateway.mail.headers import Headers, split
-from gateway.mail.headers import State as HeadersState
+from gateway.mail.large_content import LARGE, Content, Pieces
 from gateway.mail.notes import MessageNotes
 from gateway.mail.recipient import Recipient, Recipients
-from gateway.mail.recipient import State as RecipientState
 from gateway.mail.text_part import TextPart, TextPartError
-
-if TYPE_CHECKING:
-    from typing import Self
 
 __all__ = [
     "Checkpoint",
@@ -36,21 +31,6 @@ __all__ = [
 ]
 
 _set = object.__setattr__
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A message's state at one moment, for `Message.restore`."""
-
-    sender: str
-    stream: str
-    release: float
-    notes: dict[str, str]
-    recipients: tuple[tuple[Recipient, RecipientState], ...]
-    headers: HeadersState
-    separator: bytes
-    body: Body
-    edits: BodyState
 
 
 class _Unguarded:
@@ -226,8 +206,10 @@ class Message(_Unguarded):
         joined = self._joined
         if joined is not None and joined[0] is header and joined[1] is body and not body.edited:
             return joined[2]
-        octets = body.octets
-        content = b"".join((header, self._blank_line(header, octets), octets))
+        blank_line = self._blank_line(header)
+        if len(body) > LARGE:
+            return b"".join((header, blank_line, body.view))
+        content = b"".join((header, blank_line, body.octets))
         if not body.edited:
             self._joined = header, body, content
         return content
@@ -246,14 +228,44 @@ class Message(_Unguarded):
         self.guard.check("message.content")
         header, self._separator, _ = split(content)
         self.headers.restore((header, None))
-        protected = "" if self._separator else "no blank line separates it from the header"
-        self._replace_body(Body(content, len(header) + len(self._separator), protected))
+        start = len(header) + len(self._separator)
+        self._replace_body(Body(content, start, protected_for(self._separator)))
         self._joined = header, self._body, content
 
-    def _blank_line(self, header: bytes, octets: bytes) -> bytes:
+    def receive_large(self, trace: bytes, content: memoryview) -> bool:
+        """As `receive`, for content below a trace field; it is not copied, and must not change.
+
+        Returns False, and nothing is set, if its header is larger than `LARGE` octets.
+
+        Raises:
+            ForbiddenChangeError: the stage does not allow it.
+        """
+        self.guard.check("message.content")
+        found = large_body(trace, content)
+        if found is None:
+            return False
+        header, self._separator, body = found
+        self.headers.restore((header, None))
+        self._replace_body(body)
+        return True
+
+    @property
+    def octets(self) -> Content:
+        """As `content`, and in pieces if it is large: for the gateway itself."""
+        header, body = self.headers.raw, self._body
+        small = len(body) <= LARGE
+        return self.content if small else Pieces(header, self._blank_line(header), body.view)
+
+    @property
+    def size(self) -> int:
+        """How many octets `content` has. To ask this costs nothing, however large it is."""
+        header = self.headers.raw
+        return len(header) + len(self._blank_line(header)) + len(self._body)
+
+    def _blank_line(self, header: bytes) -> bytes:
         # A message that came without a blank line goes without one, unless the first line of its
         # body could be read as going on with a field that was added.
-        if not self._separator and header and octets[:1] in (b" ", b"\t"):
+        if not self._separator and header and bytes(self._body.view[:1]) in (b" ", b"\t"):
             return b"\r\n"
         return self._separator
 
@@ -272,6 +284,18 @@ class Message(_Unguarded):
         _check_lines(octets)
         self._separator = b"\r\n"
         self._replace_body(Body(octets))
+
+    @property
+    def body_view(self) -> memoryview:
+        """The body to be read without a copy, which counts where it is large.
+
+        A large body takes memory as long as somebody keeps a view of it: read it in blocks, and
+        keep none beyond the hook.
+
+            for start in range(0, len(view), 65536):
+                digest.update(view[start : start + 65536])
+        """
+        return self._body.view
 
     def _replace_body(self, body: Body) -> None:
         self._body.replaced = True
@@ -356,7 +380,7 @@ class Message(_Unguarded):
             and self.notes == other.notes
             and self._separator == other._separator
             and self.headers.raw == other.headers.raw
-            and (self._body.shares(other._body) or self._body.octets == other._body.octets)
+            and self._body.equals(other._body)
         )
 
     def take_recipients(self, other: Message) -> None:

@@ -47,6 +47,7 @@ from gateway.queue.lane import Bounds
 from gateway.queue.pauses import Pauses
 from gateway.queue.schedule import RetryPolicy
 from gateway.queue.settle import Settler
+from gateway.smtp.allowance import Allowance
 from gateway.smtp.ingress import Ingress
 from gateway.smtp.listener import Listener
 from gateway.smtp.reception import Reception
@@ -148,6 +149,7 @@ class Worker:
             dispatcher=self._dispatcher,
             accept_log=AcceptLog(log_handler),
             clock=clock,
+            allowance=_allowance(config),
         )
         logins = bool(self._chain.steps["auth"])
         self._listeners = [
@@ -296,6 +298,12 @@ def _retry_policies(config: Config) -> Callable[[str], RetryPolicy]:
         if stream.retry is not None
     }
     return lambda stream: by_stream.get(stream, default)
+
+
+def _allowance(config: Config) -> Allowance:
+    """A worker's part of `limits.memory`, in which at least one message fits."""
+    limits = config.limits
+    return Allowance(max(limits.memory // config.worker_count, limits.message_size))
 
 
 def _remove_dead_sockets(folder: Path) -> None:

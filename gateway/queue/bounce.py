@@ -15,7 +15,6 @@ from enum import StrEnum
 from gateway.attempt import Delivery, Outcome
 from gateway.mail.address import AddressSyntaxError, decode_xtext
 from gateway.mail.encoded_word import encode_value
-from gateway.mail.headers import split
 from gateway.mail.message import Recipient
 from gateway.queue.explanation import Sentence, duration, explain
 from gateway.queue.report_part import (
@@ -242,17 +241,17 @@ def _status(
 
 def _returned(kind: Kind, delivery: Delivery, international: bool, full_limit: int) -> bytes:
     """The third part: the message, if the sender asked for it and it fits, or else its header."""
-    content = delivery.content
-    header = split(content)[0]
+    octets = delivery.octets
+    header = delivery.headers.raw
     raw_utf8 = international and is_utf8(header)
     if (
         delivery.ret == "FULL"
         # RFC 3461 4.3: what arrives in the end is not returned whole.
         and kind in (Kind.FAILED, Kind.EXPIRED)
         and not delivery.require_tls  # RFC 8689 5: the content stays where it is protected
-        and len(content) <= full_limit
+        and len(octets) <= full_limit
         and (header.isascii() or raw_utf8)
-        and is_clean(content)
+        and is_clean(content := bytes(octets))
     ):
         return typed_part("message/rfc822" if header.isascii() else "message/global", content)
     if len(header) > HEADER_LIMIT:

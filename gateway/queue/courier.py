@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +12,13 @@ from gateway.delivery.connections import Busy, Connections
 from gateway.delivery.route import Router
 from gateway.hooks.actions import Delay, Quarantine, Reject, Tempfail
 from gateway.hooks.chain import Chain, Copy
+from gateway.mail.large_content import LARGE, Content, DamagedContentError, LargeContent
 from gateway.mail.message import Message
 from gateway.mail.seven_bit import seven_bit
 from gateway.queue.placement import claimant_of
 from gateway.queue.settle import Settler
 from gateway.spool.queue_entry import Entry, Envelope, Settlement
+from gateway.spool.scratch_content import ScratchContent
 
 RECEIVE_DELAY = 300.0
 """Seconds until a plugin is asked again to take a message of its own that it could not take."""
@@ -62,10 +66,11 @@ class Courier:
         self._settler = settler
         self._source = Source(None, hostname)
         self._clock = clock
+        self._one_large = asyncio.Lock()
         self._has_hooks = any(chain.steps[hook] for hook in ("route", "source", "admit", "reply"))
 
     async def attempt(
-        self, entry: Entry, content: bytes, give_back: Callable[[Entry], None]
+        self, entry: Entry, content: Content, give_back: Callable[[Entry], None]
     ) -> Settled | Later | Busy:
         """Tries to deliver an entry.
 
@@ -128,7 +133,7 @@ class Courier:
         answer = await self._chain.route(delivery) if self._chain.steps["route"] else None
         return await self._router.route(delivery.domain) if answer is None else answer
 
-    def _delivery(self, entry: Entry, content: bytes) -> Delivery:
+    def _delivery(self, entry: Entry, content: Content) -> Delivery:
         envelope = entry.envelope
         items = entry.items
         return Delivery(
@@ -148,12 +153,16 @@ class Courier:
             require_tls=envelope.require_tls,
             priority=envelope.mt_priority,
             lane=entry.lane,
-            in_seven_bits=lambda: self._in_seven_bits(envelope, content),
+            in_seven_bits=lambda: self._in_seven_bits(entry, content),
         )
 
-    def _in_seven_bits(self, envelope: Envelope, content: bytes) -> bytes | Outcome:
-        """The message for a server without 8BITMIME; it is sealed anew, as its bytes change."""
-        converted = seven_bit(content[envelope.seal :])
+    def _in_seven_bits(self, entry: Entry, content: Content) -> Content | Outcome:
+        """The message for a server without 8BITMIME; it is sealed anew, as its bytes change.
+
+        A large one is in memory only until this returns, so never more than one.
+        """
+        envelope = entry.envelope
+        converted = seven_bit(bytes(content)[envelope.seal :])
         if converted is None:
             text = "the message has 8-bit content that cannot be converted for this server"
             return Outcome(Disposition.FAILED, 0, "5.6.3", text, "data")
@@ -162,17 +171,25 @@ class Courier:
         if refusal is not None:
             text = f"the converted message cannot be sealed: {refusal.text}"
             return Outcome(Disposition.DEFERRED, 0, "4.6.3", text, "data")
-        return message.content
+        if message.size <= LARGE:
+            return message.content
+        try:
+            return ScratchContent(message.octets, entry.shard.path.parent)
+        except OSError as error:
+            text = f"the converted message cannot be stored: {error.strerror}"
+            return Outcome(Disposition.DEFERRED, 0, "4.3.1", text, "data")
 
-    async def _receive(self, entry: Entry, content: bytes, claimant: str) -> Settlement:
+    async def _receive(self, entry: Entry, content: Content, claimant: str) -> Settlement:
         """Gives a message that was held, and released by a person, to the plugin that it is for."""
         settler = self._settler
         if all(step.plugin != claimant for step in self._chain.steps["receive"]):
             return settler.hold(entry, f"it is for the plugin {claimant}, which is not there")
-        message = _message_of(entry.envelope, content)
-        for item in entry.items:
-            message.add_recipient(item.recipient.address)
-        answer = await self._chain.receive(claimant, message)
+        async with contextlib.nullcontext() if isinstance(content, bytes) else self._one_large:
+            message = _message_of(entry.envelope, bytes(content))
+            for item in entry.items:
+                message.add_recipient(item.recipient.address)
+            answer = await self._chain.receive(claimant, message)
+            del message
         if isinstance(answer, Quarantine):
             return settler.hold(entry, answer.reason)
         if isinstance(answer, Reject):
@@ -180,6 +197,17 @@ class Courier:
         if isinstance(answer, Tempfail):
             return settler.postpone(entry, RECEIVE_DELAY, answer.text)
         return Settlement(entry, done=list(entry.items))
+
+
+async def is_sound(content: Content) -> bool:
+    """Whether large content is as it was stored: it is read once, and known from then on."""
+    if isinstance(content, LargeContent):
+        try:
+            for _ in content.examine():
+                await asyncio.sleep(0)  # others have their turn between two blocks
+        except DamagedContentError:
+            return False
+    return True
 
 
 def _take_apart(entry: Entry, delivery: Delivery, give_back: Callable[[Entry], None]) -> None:

@@ -16,7 +16,7 @@ from gateway.delivery.connections import Busy
 from gateway.events import Event, Interest
 from gateway.hooks.chain import Copy
 from gateway.queue.alarm_clock import DEFECT_DELAY, AlarmClock
-from gateway.queue.courier import Courier, Later, Settled
+from gateway.queue.courier import Courier, Later, Settled, is_sound
 from gateway.queue.lane import PRIORITIES, Bounds, Lane
 from gateway.queue.memory import Load, Memory
 from gateway.queue.pauses import Pauses
@@ -304,7 +304,7 @@ class Dispatcher:
         if self._pauses and self._hold_paused(entry):
             return True
         content = self._memory.drop(entry) or entry.shard.content(entry.envelope.copy)
-        if content is None:
+        if content is None or not await is_sound(content):
             reason = "damaged on disk: its checksum does not fit"
             self._settle(self._settler.hold(entry, reason))
             return True

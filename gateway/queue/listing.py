@@ -20,6 +20,7 @@ import apsw
 
 from gateway.events import Event
 from gateway.mail.address import domain_of
+from gateway.mail.large_content import LARGE
 from gateway.queue.selection import (
     ADDRESS,
     CAMPAIGN,
@@ -209,8 +210,15 @@ def read_content(folder: Path, row: Row) -> bytes | None:
     if db is None:
         return None
     with closing(db):
+        # What is deleted meanwhile is seen whole, as in one moment.
+        db.execute("BEGIN")
         found = db.execute("SELECT content FROM messages WHERE copy=?", (row.copy,)).fetchone()
-        return None if found is None else bytes(found[0])
+        if found is None:
+            return None
+        if row.size <= LARGE or found[0]:
+            return bytes(found[0])
+        parts = db.execute("SELECT octets FROM parts WHERE copy=? ORDER BY number", (row.copy,))
+        return b"".join([octets for (octets,) in parts])
 
 
 def read_envelope(folder: Path, row: Row) -> Envelope | None:

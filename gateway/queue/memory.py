@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.mail.large_content import Content
 from gateway.queue.lane import Bounds, Window
 from gateway.spool.queue_entry import Entry
 
@@ -61,7 +62,7 @@ class Memory:
         """Whether lanes that found no room should look again."""
         return self.recipients < self._bounds.memory // 2
 
-    def keep(self, entry: Entry, content: bytes) -> None:
+    def keep(self, entry: Entry, content: Content) -> None:
         """Keeps the content of an entry that is tried soon, if it is small and there is room."""
         size = len(content)
         if size <= LARGEST_CONTENT and self.octets + size <= self._bounds.octets:
@@ -70,7 +71,7 @@ class Memory:
         else:
             entry.content = None
 
-    def drop(self, entry: Entry) -> bytes | None:
+    def drop(self, entry: Entry) -> Content | None:
         """Lets go of the content of an entry, and returns it; None if it is on disk only."""
         content, entry.content = entry.content, None
         if content is not None:

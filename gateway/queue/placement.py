@@ -36,7 +36,7 @@ def entries_of(
     number = 0
     for copy in copies:
         message = copy.message
-        content = message.content
+        content = message.octets
         id_ = queue_id.from_text(message.id)
         envelope = Envelope(
             id=id_,

@@ -6,8 +6,10 @@ import re
 from email.utils import formatdate
 from functools import lru_cache
 
+from gateway.mail.large_content import Content, Octets
 from gateway.mail.message import Client
 
+_BARE_CR = "bare CR in the message (RFC 5321 2.3.8)"
 _UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
@@ -36,7 +38,7 @@ def flaw(content: bytes, line_length: int) -> str | None:
     if content.count(b"\n") != lines:
         return "bare LF in the message (RFC 5321 2.3.8)"
     if content.count(b"\r") != lines:
-        return "bare CR in the message (RFC 5321 2.3.8)"
+        return _BARE_CR
     if b"\0" in content:
         return "NUL in the message (RFC 5321 4.5.2)"
     position = 0
@@ -46,9 +48,62 @@ def flaw(content: bytes, line_length: int) -> str | None:
     while end - position > line_length:
         found = content.rfind(b"\n", position, position + span)
         if found < 0:
-            return f"a line is longer than {line_length} octets (RFC 5321 4.5.3.1.6)"
+            return _too_long(line_length)
         position = found + 1
     return None
+
+
+class LineCheck:
+    """As `flaw`, of a message that comes block by block.
+
+    Attributes:
+        flaw: the first that was found; None as long as there is none.
+    """
+
+    def __init__(self, line_length: int) -> None:
+        self.flaw: str | None = None
+        self._line_length = line_length
+        self._held = b""
+        self._begun = 0  # octets of a line whose end has not come yet
+
+    def feed(self, block: Octets) -> None:
+        """Looks at a block."""
+        if self.flaw is not None:
+            return
+        octets = b"".join((self._held, block))
+        if octets.endswith(b"\r"):
+            # Only with the next block it is known what it is.
+            octets, self._held = octets[:-1], b"\r"
+        else:
+            self._held = b""
+        first = octets.find(b"\n") + 1
+        begun = self._begun + (first or len(octets))
+        if begun > self._line_length + (2 if first else 0):
+            self.flaw = _too_long(self._line_length)
+            return
+        self.flaw = flaw(octets[first:] if first else b"", self._line_length)
+        self.flaw = self.flaw or flaw(octets[:first] if first else octets, begun)
+        self._begun = len(octets) - octets.rfind(b"\n") - 1 if first else begun
+
+    def end(self) -> None:
+        """The message ends."""
+        if self._held and self.flaw is None:
+            self.flaw = _BARE_CR
+
+
+def flaw_of(content: Content, line_length: int) -> str | None:
+    """As `flaw`, of a message of any size."""
+    if isinstance(content, bytes):
+        return flaw(content, line_length)
+    check = LineCheck(line_length)
+    for block in content.blocks():
+        check.feed(block)
+    check.end()
+    return check.flaw
+
+
+def _too_long(line_length: int) -> str:
+    return f"a line is longer than {line_length} octets (RFC 5321 4.5.3.1.6)"
 
 
 def received_field(

@@ -19,10 +19,12 @@ from gateway.hooks.trace import Trace
 from gateway.log import AcceptLog
 from gateway.log_line import AcceptRecord
 from gateway.mail.address import domain_of, is_path
+from gateway.mail.body import Body
 from gateway.mail.guard import OPEN
 from gateway.mail.message import Message, Recipient
 from gateway.queue.dispatch import Dispatcher
-from gateway.smtp.content import flaw, received_field
+from gateway.smtp.allowance import Allowance
+from gateway.smtp.content import flaw, flaw_of, received_field
 from gateway.smtp.future_release import FutureReleaseError, from_field
 from gateway.smtp.traffic import Traffic
 from gateway.spool.shard_file import SpoolError
@@ -41,11 +43,12 @@ class Transaction:
     `stream` is the stream that MAIL was sorted into, `discard` and `hold` are the reasons that
     hooks gave before the content was known, `dropped` the recipients that are answered with yes
     and get nothing, `claimed` the gateway's own addresses by the plugin that takes their mail.
-    `trace` is what plugins do to the message.
+    `size` is what MAIL declared, in octets; 0: nothing. `trace` is what plugins do to the message.
     """
 
     message: Message
     stream: str
+    size: int = 0
     discard: str | None = None
     hold: str | None = None
     dropped: list[tuple[Recipient, str]] = field(default_factory=list)
@@ -69,6 +72,7 @@ class Ingress:
         release_header: the field that says when a message is to go out; None: none does.
         accept_log: writes the line for each message.
         clock: seconds since the epoch.
+        allowance: for large messages; None: all that `limits` allow.
     """
 
     def __init__(
@@ -84,9 +88,11 @@ class Ingress:
         accept_log: AcceptLog,
         clock: Callable[[], float],
         release_header: str | None,
+        allowance: Allowance | None = None,
     ) -> None:
         self.hostname = hostname
         self.limits = limits
+        self.allowance = allowance or Allowance(max(limits.memory, limits.message_size))
         self.release_header = release_header
         self.streams = streams
         self.chain = chain
@@ -102,21 +108,30 @@ class Ingress:
         self.accepted = 0
         self.traffic = Traffic()
 
-    async def accept(self, transaction: Transaction, content: bytes) -> str:
+    async def accept(
+        self, transaction: Transaction, content: bytes | memoryview, problem: str | None = None
+    ) -> str:
         """Passes a message through the chain and into the spool.
+
+        A view is a large message, which must not change; `problem` is the flaw of one.
 
         Returns the reply to the client. 250 means that the message is on disk, fsynced.
         """
         message = transaction.message
         message.guard.rights = OPEN
         client = message.client
-        problem = flaw(content, self.limits.line_length)
+        if isinstance(content, bytes):
+            problem = flaw(content, self.limits.line_length)
         if problem is not None:
             log.info("%s: message refused: %s", client.address, problem)
             return f"550 5.6.0 {problem}"
         now = self.clock()
         only = _only_recipient(transaction)
-        message.receive(received_field(client, self.hostname, message.id, only, now) + content)
+        field = received_field(client, self.hostname, message.id, only, now)
+        if isinstance(content, bytes):
+            message.receive(field + content)
+        elif not message.receive_large(field, content):
+            return "552 5.3.4 The header of the message is too large"
         if _is_looping(message, self.limits.hops):
             return f"554 5.4.6 More than {self.limits.hops} hops: a mail loop"
         problem = self._note(transaction, now)
@@ -124,7 +139,7 @@ class Ingress:
             log.info("%s: message refused: %s", message.id, problem)
             return f"550 5.6.0 {problem}"
         claims = _claims(transaction) if transaction.claimed else []
-        body = message.body
+        body = message._body
         trace = transaction.trace
         filtered = Filtered([])
         if message.recipients:
@@ -206,7 +221,7 @@ class Ingress:
         log.info(text, message.id, answer.code, answer.text, client, sender, trace)
         return f"{answer.code} {answer.status} {answer.text}"
 
-    def _flaw_of_plugins(self, copy: Copy, body: bytes) -> str | None:
+    def _flaw_of_plugins(self, copy: Copy, body: Body) -> str | None:
         """What plugins did that cannot go out; `body` is what came, and was checked then."""
         message = copy.message
         if not is_path(message.sender):
@@ -214,8 +229,9 @@ class Ingress:
         for recipient in message.recipients:
             if not domain_of(recipient.address) or not is_path(recipient.address):
                 return f"the address {recipient.address!r}"
-        changed = message.headers.raw if message.body is body else message.content
-        return flaw(changed, self.limits.line_length)
+        if message._body.shares(body):
+            return flaw(message.headers.raw, self.limits.line_length)
+        return flaw_of(message.octets, self.limits.line_length)
 
     async def _commit(
         self,
@@ -320,7 +336,7 @@ def _record(message: Message, copies: list[Copy], trace: Trace) -> AcceptRecord:
         client.address,
         client.user or "",
         message.sender,
-        len(message.content),
+        message.size,
         sum([len(copy.message.recipients) for copy in copies]),
         message.stream,
         str(trace),

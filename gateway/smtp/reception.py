@@ -14,8 +14,9 @@ from typing import ClassVar
 from gateway.hooks.actions import Discard, Quarantine, Reject, Tempfail
 from gateway.hooks.trace import Trace
 from gateway.mail.address import AddressSyntaxError, domain_of, parse_parameters, parse_path
+from gateway.mail.large_content import LARGE
 from gateway.mail.message import Message, Recipient
-from gateway.smtp.content import unstuff
+from gateway.smtp.arrival import NO_MEMORY, TOO_LARGE, Arrival
 from gateway.smtp.esmtp import apply_mail_parameters, apply_rcpt_parameters
 from gateway.smtp.ingress import Transaction, release, storage_reply
 from gateway.smtp.listener import Listener
@@ -30,17 +31,23 @@ class Reception(Session):
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener)
-        self._chunks: list[bytes] | None = None
-        self._chunks_size = 0
+        self._arrival: Arrival | None = None
         self._chunks_failed = False
 
     def _set_rset_state(self) -> None:
         if self.transaction is not None:
             release(self.transaction.message)
         super()._set_rset_state()
-        self._chunks = None
-        self._chunks_size = 0
         self._chunks_failed = False
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.close()
+
+    async def _handle_client(self) -> None:
+        try:
+            await super()._handle_client()
+        finally:
+            self._set_rset_state()
 
     async def _mail(self, arg: str) -> None:
         """MAIL FROM."""
@@ -82,6 +89,9 @@ class Reception(Session):
             log.warning("mail is refused for now: %s", failure)
             self.refuse(storage_reply(failure))
             return
+        if size > LARGE and not ingress.allowance.has_room(size):
+            self.refuse(NO_MEMORY)
+            return
         stream = message.stream = ingress.streams.classify(message, headers_known=False)
         trace = Trace()
         answer = await ingress.chain.mail(message, trace)
@@ -89,7 +99,7 @@ class Reception(Session):
             log.info("%s: MAIL from <%s> refused: %s", client.address, sender, answer.text)
             self.refuse(f"{answer.code} {answer.status} {answer.text}")
             return
-        transaction = Transaction(message, stream, trace=trace)
+        transaction = Transaction(message, stream, size=size, trace=trace)
         if isinstance(answer, Discard):
             transaction.discard = answer.reason
         elif isinstance(answer, Quarantine):
@@ -103,7 +113,7 @@ class Reception(Session):
         if transaction is None:
             self.wrong("503 5.5.1 Send MAIL first")
             return
-        if self._chunks is not None:
+        if self._arrival is not None:
             self.wrong("503 5.5.1 The message has begun, no recipient can be added")
             return
         if arg[:3].upper() != "TO:":
@@ -175,44 +185,66 @@ class Reception(Session):
 
     # A message's content.
 
-    def _expects_content(self) -> Transaction | None:
+    def _expects_content(self) -> bool:
         transaction = self.transaction
         if transaction is None:
             self.wrong("503 5.5.1 Send MAIL first")
         elif not transaction.recipients:
             self.wrong("554 5.5.1 No valid recipients")
         else:
-            return transaction
-        return None
+            return True
+        return False
+
+    def _new_arrival(self, dots: bool) -> Arrival:
+        limits = self.limits
+        return Arrival(
+            self.ingress.allowance,
+            most=limits.message_size,
+            line_length=limits.line_length,
+            dots=dots,
+        )
 
     async def _data(self, arg: str) -> None:
         """DATA: everything up to CR LF . CR LF, and nothing else, ends the message."""
         if arg.strip(" "):
             self.wrong("501 5.5.4 DATA takes no argument")
             return
-        if self._chunks is not None:
+        if self._arrival is not None:
             self.wrong("503 5.5.1 DATA and BDAT do not go together (RFC 3030)")
             return
-        transaction = self._expects_content()
-        if transaction is None:
+        if not self._expects_content():
+            return
+        arrival = self._arrival = self._new_arrival(dots=True)
+        if not arrival.expect(self._declared()):
+            self._set_rset_state()
+            self.refuse(NO_MEMORY)
             return
         self.say("354 End data with <CR><LF>.<CR><LF>")
-        content = await self._read_content()
+        await self._read_content(arrival)
+        await self._accept(arrival)
+
+    def _declared(self) -> int:
+        """The size that MAIL declared, in octets; 0 without one."""
+        return 0 if self.transaction is None else self.transaction.size
+
+    async def _accept(self, arrival: Arrival) -> None:
+        """Answers a message that has come to its end."""
         ended = perf_counter()
-        if content is None:
-            reply = "552 5.3.4 The message is too large"
-        else:
-            reply = await self.ingress.accept(transaction, content)
+        reply = arrival.refusal or await self._pass_on(arrival)
+        size = 0 if arrival.refusal else arrival.size
         self._set_rset_state()
         self.say(reply)
-        self.ingress.traffic.answered(reply, len(content or b""), perf_counter() - ended)
+        self.ingress.traffic.answered(reply, size, perf_counter() - ended)
 
-    async def _read_content(self) -> bytes | None:
-        """The content without transparency dots; None if it is over the limit."""
+    async def _pass_on(self, arrival: Arrival) -> str:
+        # Nothing here may keep the content: its memory is given back right afterwards.
+        assert self.transaction is not None
+        content = arrival.end()
+        return await self.ingress.accept(self.transaction, content, arrival.flaw)
+
+    async def _read_content(self, arrival: Arrival) -> None:
+        """Reads up to the dot."""
         reader = self.reader
-        limit = self.limits.message_size
-        blocks: list[bytes] = []
-        size = 0
         # The CRLF of the DATA line belongs to the terminator of an empty message.
         reader.unread(b"\r\n")
         ended = False
@@ -223,15 +255,8 @@ class Reception(Session):
                 ended = True
             except asyncio.LimitOverrunError as error:
                 block = await reader.readexactly(error.consumed)
-            size += len(block)
-            if size - 2 <= limit:
-                blocks.append(block)
-            else:
-                blocks.clear()
+            arrival.add(block)
         self._reset_timeout()
-        if size - 2 > limit:
-            return None
-        return unstuff(blocks[0] if len(blocks) == 1 else b"".join(blocks))
 
     async def _bdat(self, arg: str) -> None:
         """BDAT: a chunk of known size (RFC 3030)."""
@@ -240,47 +265,44 @@ class Reception(Session):
             # The size of what follows is unknown, so nothing that follows can be understood.
             self.end("501 5.5.4 Syntax: BDAT size [LAST]")
         size = int(size_text)
-        transaction: Transaction | None = None
-        refusal: str | None = None
+        refusal = ""
+        arrival = self._arrival
+        if arrival is None:
+            arrival = self._arrival = self._new_arrival(dots=False)
         if self._chunks_failed:
             refusal = "503 5.5.1 An earlier chunk has failed, send RSET"
-        elif (transaction := self.transaction) is None or not transaction.recipients:
+        elif self.transaction is None or not self.transaction.recipients:
             refusal = "503 5.5.1 Send MAIL and RCPT first"
-        elif self._chunks_size + size > self.limits.message_size:
-            refusal = "552 5.3.4 The message is too large"
-        if self._chunks is None:
-            self._chunks = []
-        if refusal is not None:
-            self._chunks.clear()
-            self._chunks_failed = self.transaction is not None
+        elif arrival.size + size > self.limits.message_size:
+            refusal = TOO_LARGE
+        elif not arrival.expect(max(self._declared(), arrival.size + size)):
+            refusal = NO_MEMORY
+        if refusal:
+            arrival.refuse(refusal)
         # The octets come whatever we think of the command.
-        await self._read_chunk(size, keep=refusal is None)
-        if refusal is not None:
+        await self._read_chunk(size, arrival)
+        refusal = refusal or arrival.refusal
+        if refusal:
+            self._chunks_failed = self.transaction is not None
             if self.transaction is None:
-                self._chunks = None
-            self.wrong(refusal)
+                self._arrival = None
+            if refusal[0] == "4":
+                self.refuse(refusal)
+            else:
+                self.wrong(refusal)
         elif not last:
             self.say(f"250 2.0.0 {size} octets received")
         else:
-            assert transaction is not None
-            ended = perf_counter()
-            content = b"".join(self._chunks)
-            reply = await self.ingress.accept(transaction, content)
-            self._set_rset_state()
-            self.say(reply)
-            self.ingress.traffic.answered(reply, len(content), perf_counter() - ended)
+            await self._accept(arrival)
 
-    async def _read_chunk(self, size: int, keep: bool) -> None:
-        assert self._chunks is not None
+    async def _read_chunk(self, size: int, arrival: Arrival) -> None:
         while size:
             self._reset_timeout(self.limits.data_timeout)
             block = await self.reader.read(min(size, READ_BLOCK))
             if not block:
                 raise EndError
             size -= len(block)
-            if keep:
-                self._chunks.append(block)
-                self._chunks_size += len(block)
+            arrival.add(block)
         self._reset_timeout()
 
     commands: ClassVar[dict[bytes, Command]] = {

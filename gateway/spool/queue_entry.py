@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.events import Event
+from gateway.mail.large_content import Content
 from gateway.mail.message import Client, Recipient
 from gateway.spool import queue_id
 
@@ -100,7 +101,7 @@ class Entry:
     lane: str
     priority: int
     items: list[Item]
-    content: bytes | None = None
+    content: Content | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -10,12 +10,14 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apsw
 
 from gateway.events import Event
+from gateway.mail.large_content import LARGE, Content, Pieces
 from gateway.spool import queue_id
 from gateway.spool.group_commit import Done, GroupCommit
 from gateway.spool.queue_entry import (
@@ -32,8 +34,11 @@ from gateway.spool.shard_file import (
     lock,
     reason_of,
 )
+from gateway.spool.stored_content import StoredContent
 
 _INSERT_MESSAGE = "INSERT INTO messages VALUES (?,?,?,?,?,?,?,?,?)"
+_INSERT_PART = "INSERT INTO parts VALUES (?,?,?)"
+_SELECT_PART = "SELECT octets FROM parts WHERE copy=? AND number=?"
 _INSERT_DELIVERY = (
     "INSERT INTO deliveries (id,number,copy,lane,priority,recipient,parameters,due,held)"
     " VALUES (?,?,?,?,?,?,?,?,?)"
@@ -129,6 +134,12 @@ class Shard(GroupCommit):
             if envelope.copy not in copies:
                 copies.add(envelope.copy)
                 assert entry.content is not None
+                content = entry.content
+                if len(content) > LARGE:
+                    checksum, content = _insert_parts(db, envelope.copy, content), b""
+                else:
+                    content = bytes(content)
+                    checksum = zlib.crc32(content)
                 db.execute(
                     _INSERT_MESSAGE,
                     (
@@ -138,9 +149,9 @@ class Shard(GroupCommit):
                         envelope.sender,
                         envelope.stream,
                         envelope.size,
-                        zlib.crc32(entry.content),
+                        checksum,
                         envelope.to_json(),
-                        entry.content,
+                        content,
                     ),
                 )
             for row in entry.items:
@@ -268,15 +279,25 @@ class Shard(GroupCommit):
         """Rows that a query finds."""
         return list(self._reader.execute(sql, values))
 
-    def content(self, copy: int) -> bytes | None:
-        """The bytes of a copy; None if they are gone or damaged."""
+    def content(self, copy: int) -> Content | None:
+        """A copy's content; None if it is gone or damaged. If it is large, reading it tells."""
         row = self._reader.execute(
-            "SELECT content, checksum FROM messages WHERE copy=?", (copy,)
+            "SELECT content, checksum, size FROM messages WHERE copy=?", (copy,)
         ).fetchone()
-        if row is None or zlib.crc32(row[0]) != row[1]:
+        if row is None:
             return None
-        content: bytes = row[0]
-        return content
+        content, checksum, size = row
+        if size > LARGE and not content:
+            return StoredContent(partial(self._part, copy), size, checksum)
+        if zlib.crc32(content) != checksum:
+            return None
+        whole: bytes = content
+        return whole
+
+    def _part(self, copy: int, number: int) -> bytes | None:
+        # A statement that has come to its end holds no lock on the log.
+        rows: list[Any] = self._reader.execute(_SELECT_PART, (copy, number)).fetchall()
+        return rows[0][0] if rows else None
 
     def has_events(self, until: int) -> bool:
         """Whether the outbox has an event up to that number."""
@@ -291,3 +312,13 @@ class Shard(GroupCommit):
                 "SELECT EXISTS (SELECT 1 FROM deliveries) OR EXISTS (SELECT 1 FROM events)"
             ).get
         )
+
+
+def _insert_parts(db: apsw.Connection, copy: int, content: Content) -> int:
+    """Writes large content, and returns its CRC-32."""
+    checksum = 0
+    blocks = Pieces(content).blocks() if isinstance(content, bytes) else content.blocks()
+    for number, block in enumerate(blocks):
+        checksum = zlib.crc32(block, checksum)
+        db.execute(_INSERT_PART, (copy, number, block))
+    return checksum

@@ -8,9 +8,24 @@ from pathlib import Path
 
 import apsw
 
+from gateway.mail.large_content import LARGE
+
 APPLICATION_ID = 0x4D474154  # "MGAT"
-VERSION = 1
+VERSION = 2
 PAGE_SIZE = 8192
+
+_PARTS = f"""
+CREATE TABLE parts (            -- of messages of more than {LARGE} octets; their content is empty
+  copy INTEGER NOT NULL,
+  number INTEGER NOT NULL,      -- from 0, in order
+  octets BLOB NOT NULL,
+  PRIMARY KEY (copy, number)
+) STRICT;
+CREATE TRIGGER parts_go_with_their_message AFTER DELETE ON messages WHEN old.size>{LARGE} BEGIN
+  DELETE FROM parts WHERE copy=old.copy;
+END;
+PRAGMA user_version = {VERSION};
+"""  # noqa: S608 (constants)
 
 _SCHEMA = f"""
 CREATE TABLE messages (
@@ -42,7 +57,7 @@ CREATE INDEX deliveries_by_due ON deliveries (due, lane, priority) WHERE due IS 
 CREATE INDEX deliveries_by_lane ON deliveries (lane, priority, due) WHERE due IS NOT NULL;
 CREATE TABLE events (number INTEGER PRIMARY KEY, event TEXT NOT NULL) STRICT;
 PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {VERSION};
+{_PARTS}
 """
 
 
@@ -129,6 +144,10 @@ def open_database(path: Path) -> apsw.Connection:
                 list(db.execute(_SCHEMA))
         if db.pragma("application_id") != APPLICATION_ID:
             raise SpoolError(f"{path} is no shard of a spool")
+        if db.pragma("user_version") == 1:
+            # Large messages that are there stay in one piece until they have gone out.
+            with db:
+                list(db.execute(_PARTS))
         if db.pragma("user_version") != VERSION:
             raise SpoolError(
                 f"{path} has format {db.pragma('user_version')};"

@@ -108,7 +108,7 @@ class Dkim(Plugin[DkimConfig]):
         else:
             header = simple_header([field.raw for field in fields])
         header_list = self._header_list(tuple([field.lower for field in fields]))
-        body = message.body
+        body = message.body_view
         body_hash = body_digest(body, self._body, pause(body))
         for signer in reversed(signers):
             value = signer.sign(header, header_list, body_hash, int(now))

@@ -17,6 +17,8 @@ _BLANK_LINES = _CRLF * 1024
 _SPACES = re.compile(rb"  +")
 _SPACE_AT_END = re.compile(rb" \r\n")
 _AFTER_BLANKS = re.compile(rb"\r\n|(?=[^ \t])", re.DOTALL)
+Octets = bytes | memoryview
+
 _TAB_TO_SPACE = bytes.maketrans(b"\t", b" ")
 
 
@@ -47,7 +49,7 @@ def relaxed_header(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def body_digest(
-    body: bytes, canonicalization: Canonicalization, pause: Callable[[], None] | None = None
+    body: Octets, canonicalization: Canonicalization, pause: Callable[[], None] | None = None
 ) -> bytes:
     """The SHA-256 digest of a canonical body: what `bh=` says of it.
 
@@ -60,7 +62,7 @@ def body_digest(
 
 
 def measured_digest(
-    body: bytes, canonicalization: Canonicalization, pause: Callable[[], None] | None = None
+    body: Octets, canonicalization: Canonicalization, pause: Callable[[], None] | None = None
 ) -> tuple[bytes, int]:
     """As `body_digest`, with how many octets the canonical body has."""
     digest = hashlib.sha256()
@@ -73,7 +75,7 @@ def measured_digest(
     return digest.digest(), size
 
 
-def canonical_body(body: bytes, canonicalization: Canonicalization) -> Iterator[bytes]:
+def canonical_body(body: Octets, canonicalization: Canonicalization) -> Iterator[bytes]:
     """A body in canonical form (RFC 6376 3.4.3 and 3.4.4), in blocks.
 
     A body without a final CRLF is taken with it, since that is how it arrives.
@@ -98,7 +100,7 @@ def canonical_body(body: bytes, canonicalization: Canonicalization) -> Iterator[
         yield _CRLF
 
 
-def _blocks(body: bytes) -> Iterator[bytes]:
+def _blocks(body: Octets) -> Iterator[bytes]:
     """Cuts a body after line ends, so that a large one is never copied as a whole.
 
     A line that is longer than a block is cut too, where no white space is parted from what decides
@@ -108,16 +110,17 @@ def _blocks(body: bytes) -> Iterator[bytes]:
     start = 0
     while start < size:
         reach = start + 2 * _BLOCK
-        end = body.find(_CRLF, start + _BLOCK, reach)
+        # Of a small body that is no copy.
+        window = bytes(body[start:reach])
+        end = window.find(_CRLF, _BLOCK)
         if end >= 0:
-            end += 2
+            block = window[: end + 2]
         elif reach <= size and (found := _AFTER_BLANKS.search(body, reach - 1)):
-            end = found.end()
+            block = bytes(body[start : found.end()])
         else:
-            end = size
-        block = body[start:end]
-        start = end
-        if end == size and not block.endswith(_CRLF):
+            block = window if reach >= size else bytes(body[start:])
+        start += len(block)
+        if start == size and not block.endswith(_CRLF):
             block += _CRLF
         yield block
 

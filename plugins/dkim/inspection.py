@@ -43,7 +43,7 @@ class Inspection:
         signatures = [_signature(field.raw) for field in fields[: self._limit]]
         names = {one.record_name for one in signatures if isinstance(one, Signature)}
         published = dict(zip(names, await asyncio.gather(*map(self._records, names)), strict=True))
-        body = message.body
+        body = message.body_view
         verdicts = partial(
             self._verifier.verdicts,
             # A thread that is late must not touch the message's own, which goes on.

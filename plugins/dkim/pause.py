@@ -12,7 +12,7 @@ LARGE = 1 << 20
 _SECONDS = 0.0001
 
 
-def pause(body: bytes) -> Callable[[], None] | None:
+def pause(body: bytes | memoryview) -> Callable[[], None] | None:
     """How to let the event loop run between two blocks of a body; None if it is not large.
 
     Hashing gives up the interpreter's lock too, but for so short a time (20 µs a block) that it is

@@ -13,6 +13,7 @@ from functools import lru_cache
 from gateway.hooks import Headers, domain_name
 from plugins.dkim.canonicalization import (
     Canonicalization,
+    Octets,
     measured_digest,
     relaxed_header,
     simple_header,
@@ -152,7 +153,7 @@ class Verifier:
     def verdicts(
         self,
         headers: Headers,
-        body: bytes,
+        body: Octets,
         signatures: Sequence[Signature | Verdict],
         published: Mapping[str, Sequence[bytes] | None],
         now: float,
@@ -230,7 +231,7 @@ class Verifier:
 class _Content:
     """The message, whose canonical bodies are hashed once, however many signatures it has."""
 
-    def __init__(self, headers: Headers, body: bytes, pause: Callable[[], None] | None) -> None:
+    def __init__(self, headers: Headers, body: Octets, pause: Callable[[], None] | None) -> None:
         self._fields: dict[bytes, list[tuple[bytes, bytes]]] = {}
         for field in headers:
             self._fields.setdefault(field.lower, []).append((field.raw, field.body))
