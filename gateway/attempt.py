@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 from ipaddress import ip_address
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from gateway.mail.guard import CLOSED, FINISHED, Guard
 from gateway.mail.headers import Headers, split
@@ -224,7 +224,7 @@ class Delivery:
     stream: str
     received: float
     attempts: int
-    content: _ContentAttribute = _ContentAttribute()
+    content: bytes = cast(bytes, _ContentAttribute())
     notes: Mapping[str, str] = field(default_factory=dict)
     smtputf8: bool = False
     ret: str | None = None

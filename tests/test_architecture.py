@@ -99,6 +99,7 @@ PURE = """
     limits.rate limits.gcra delivery.dane delivery.mta_sts delivery.failures
     mail.seven_bit mail.pending_text
     mail.client mail.guard mail.notes mail.recipient
+    mail.checkpoint mail.large_content mail.transparency smtp.allowance
     hooks.breaker hooks.histogram metrics.catalogue metrics.readings
     history.happening history.log_record history.story
     testing.changes testing.comparison testing.diff testing.fields testing.spans

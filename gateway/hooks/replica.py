@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from gateway.attempt import Delivery
@@ -174,7 +174,7 @@ def _recipient(one: Recipient, message: Message | None) -> Recipient:
 def _delivery(original: Delivery) -> Delivery:
     copy = replace(
         original,
-        content=original.octets,
+        content=cast(bytes, original.octets),
         recipients=[_recipient(one, None) for one in original.recipients],
         client=_client(original.client),
         notes=dict(original.notes),

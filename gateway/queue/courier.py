@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from gateway.attempt import Delivery, Disposition, Outcome, Route, Source, Times
 from gateway.delivery.connections import Busy, Connections
@@ -144,7 +145,7 @@ class Courier:
             stream=envelope.stream,
             received=envelope.received,
             attempts=min([item.attempts for item in items]),
-            content=content,
+            content=cast(bytes, content),  # read when somebody asks for it
             notes=envelope.notes,
             smtputf8=envelope.smtputf8,
             ret=envelope.ret,

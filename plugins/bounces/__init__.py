@@ -129,7 +129,7 @@ class Bounces(Plugin[BouncesConfig]):
         context = self._context
         recipients = [recipient.address for recipient in message.recipients]
         try:
-            content = message.content[: report.LARGEST]
+            content = _beginning(message)
             digest = recent.digest(recipients, content)
             if self._recent.knows(digest):
                 context.log.info("%s: came before, nothing is told twice", message.id)
@@ -208,3 +208,11 @@ class Bounces(Plugin[BouncesConfig]):
 
     def _key_file(self, context: Context) -> Path:
         return self.config.keys or context.folder / "keys.json"
+
+
+def _beginning(message: Message) -> bytes:
+    """As much of a message as is looked at; of a large one the rest is not copied."""
+    if message.size <= report.LARGEST:
+        return message.content
+    body = message.body_view[: report.LARGEST]
+    return b"".join((message.headers.raw, b"\r\n", body))[: report.LARGEST]
