@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,11 +25,13 @@ class ScratchContent(LargeContent):
     def __init__(self, content: Content, folder: Path) -> None:
         super().__init__()
         self._size = len(content)
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (kept open)
-        for block in (content,) if isinstance(content, bytes) else content.blocks():
-            left = memoryview(block)
-            while left:
-                left = left[self._file.write(left) :]
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            for block in (content,) if isinstance(content, bytes) else content.blocks():
+                left = memoryview(block)
+                while left:
+                    left = left[file.write(left) :]
+            self._descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._descriptor)
 
     def __len__(self) -> int:
         return self._size
@@ -36,4 +39,4 @@ class ScratchContent(LargeContent):
     def blocks(self) -> Iterator[bytes]:
         """All octets in order."""
         for start in range(0, self._size, BLOCK):
-            yield os.pread(self._file.fileno(), BLOCK, start)
+            yield os.pread(self._descriptor, BLOCK, start)

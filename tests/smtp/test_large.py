@@ -200,7 +200,8 @@ async def test_what_a_plugin_spoils_does_not_go_out(tmp_path: Path) -> None:
 
 async def test_the_disk_that_refuses_a_large_message_leaves_nothing(tmp_path: Path) -> None:
     async with NextHop() as hop, Assembly(_config(tmp_path, hop)) as gateway:
-        gateway.spool.home.path.with_suffix(".db-wal").unlink()
+        for path in gateway.spool.folder.glob("0001.db*"):
+            path.unlink()
         assert (await gateway.submit("b@example.net", content=LARGE)).startswith("451")
         await _settled(gateway)
         await until(lambda: gateway.spool.failure is None, "the disk to work again")
