@@ -190,11 +190,20 @@ class _ContentAttribute:
         return bytes(delivery.octets)
 
     def __set__(self, delivery: Delivery, content: Content) -> None:
-        delivery.__dict__["octets"] = content
+        object.__setattr__(delivery, "octets", content)
+
+
+class _Octets:
+    """What the content of a delivery is kept in.
+
+    `octets` is the whole message, without reading one that is large: for the gateway itself.
+    """
+
+    octets: Content
 
 
 @dataclass(eq=False)
-class Delivery:
+class Delivery(_Octets):
     """A message on its way to some recipients over one route: the subject of the hooks
     `route`, `admit` and `source`, and inside `Attempt` of `reply`.
 
@@ -240,12 +249,6 @@ class Delivery:
     recipients_per_message: int | None = None
     in_seven_bits: Callable[[], Content | Outcome] | None = field(default=None, repr=False)
     guard: Guard = field(default_factory=Guard, init=False, repr=False)
-
-    @property
-    def octets(self) -> Content:
-        """The whole message, without reading one that is large: for the gateway itself."""
-        octets: Content = self.__dict__["octets"]
-        return octets
 
     @property
     def domain(self) -> str:

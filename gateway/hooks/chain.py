@@ -28,11 +28,10 @@ from gateway.hooks.trace import Trace
 from gateway.hooks.trace import state as state_of
 from gateway.hooks.watchdog import Watchdog
 from gateway.mail.guard import Guard
-from gateway.mail.large_content import LARGE
 from gateway.mail.message import Client, Message, Recipient
 from gateway.smtp.esmtp import original_recipient
 
-__all__ = ["FAULT_DELAY", "LARGE", "TEMPFAIL", "Chain", "Copy", "Filtered"]
+__all__ = ["FAULT_DELAY", "TEMPFAIL", "Chain", "Copy", "Filtered"]
 
 SEAL_THREADS = 8
 """How many large bodies are sealed at a time."""
@@ -234,7 +233,7 @@ class Chain:
                 part for copy in filtered.copies for part, _ in parts_for(step, copy)
             ]
         for copy in filtered.copies:
-            large = self.steps["seal"] and copy.message.size > LARGE
+            large = self.steps["seal"] and copy.message.is_large
             apart = large or self._seals_block
             refusal = await self._seal_apart(copy) if apart else self.seal(copy)
             if refusal is not None:
@@ -301,7 +300,7 @@ class Chain:
         message = copy.message
         headers = message.headers
         unsealed = len(headers.raw)
-        pool = self._sealing if message.size > LARGE else None
+        pool = self._sealing if message.is_large else None
         for step in self.steps["seal"]:
             if step.condition is not None and not step.condition.matches(message):
                 continue

@@ -131,9 +131,9 @@ class Body:
     @property
     def view(self) -> memoryview:
         """The same without a copy, where no edit makes one necessary."""
-        if self.edited or self._octets is not None or isinstance(self._content, bytes):
+        if self.edited:
             return memoryview(self.octets)
-        return self._content[self._start :]
+        return memoryview(self._content)[self._start :]
 
     def __len__(self) -> int:
         return len(self.octets) if self.edited else len(self._content) - self._start

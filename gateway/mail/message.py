@@ -235,10 +235,7 @@ class Message(_Unguarded):
     def receive_large(self, trace: bytes, content: memoryview) -> bool:
         """As `receive`, for content below a trace field; it is not copied, and must not change.
 
-        Returns False, and nothing is set, if its header is larger than `LARGE` octets.
-
-        Raises:
-            ForbiddenChangeError: the stage does not allow it.
+        Returns False, and sets nothing, if its header is larger than 1 MiB.
         """
         self.guard.check("message.content")
         found = large_body(trace, content)
@@ -252,13 +249,19 @@ class Message(_Unguarded):
     @property
     def octets(self) -> Content:
         """As `content`, and in pieces if it is large: for the gateway itself."""
-        header, body = self.headers.raw, self._body
-        small = len(body) <= LARGE
-        return self.content if small else Pieces(header, self._blank_line(header), body.view)
+        if not self.is_large:
+            return self.content
+        header = self.headers.raw
+        return Pieces(header, self._blank_line(header), self._body.view)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the body has more than 1 MiB, so that it is not copied without need."""
+        return len(self._body) > LARGE
 
     @property
     def size(self) -> int:
-        """How many octets `content` has. To ask this costs nothing, however large it is."""
+        """How many octets `content` has; nothing is copied to tell."""
         header = self.headers.raw
         return len(header) + len(self._blank_line(header)) + len(self._body)
 
@@ -287,13 +290,9 @@ class Message(_Unguarded):
 
     @property
     def body_view(self) -> memoryview:
-        """The body to be read without a copy, which counts where it is large.
+        """The body without a copy, to be read in blocks: `view[start : start + 65536]`.
 
-        A large body takes memory as long as somebody keeps a view of it: read it in blocks, and
-        keep none beyond the hook.
-
-            for start in range(0, len(view), 65536):
-                digest.update(view[start : start + 65536])
+        A large body takes memory as long as somebody keeps a view of it or of a part.
         """
         return self._body.view
 

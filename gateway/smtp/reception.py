@@ -17,6 +17,7 @@ from gateway.mail.address import AddressSyntaxError, domain_of, parse_parameters
 from gateway.mail.large_content import LARGE
 from gateway.mail.message import Message, Recipient
 from gateway.smtp.arrival import NO_MEMORY, TOO_LARGE, Arrival
+from gateway.smtp.content import unstuff
 from gateway.smtp.esmtp import apply_mail_parameters, apply_rcpt_parameters
 from gateway.smtp.ingress import Transaction, release, storage_reply
 from gateway.smtp.listener import Listener
@@ -214,49 +215,71 @@ class Reception(Session):
             return
         if not self._expects_content():
             return
-        arrival = self._arrival = self._new_arrival(dots=True)
-        if not arrival.expect(self._declared()):
+        declared = self._declared()
+        if declared > LARGE and not self._begin_large().expect(declared):
             self._set_rset_state()
             self.refuse(NO_MEMORY)
             return
         self.say("354 End data with <CR><LF>.<CR><LF>")
-        await self._read_content(arrival)
-        await self._accept(arrival)
+        block = await self._read_content()
+        if block is None:
+            await self._accept_arrival()
+        elif len(block) - 2 > self.limits.message_size:
+            self._answer(TOO_LARGE, 0, perf_counter())
+        else:
+            assert self.transaction is not None
+            ended = perf_counter()
+            content = unstuff(block)
+            reply = await self.ingress.accept(self.transaction, content)
+            self._answer(reply, len(content), ended)
+
+    def _begin_large(self) -> Arrival:
+        """What takes a message that comes in more than one block."""
+        arrival = self._arrival = self._new_arrival(dots=True)
+        return arrival
 
     def _declared(self) -> int:
         """The size that MAIL declared, in octets; 0 without one."""
         return 0 if self.transaction is None else self.transaction.size
 
-    async def _accept(self, arrival: Arrival) -> None:
-        """Answers a message that has come to its end."""
+    async def _accept_arrival(self) -> None:
+        """Answers a message that has come to its end in blocks."""
+        arrival = self._arrival
+        assert arrival is not None
         ended = perf_counter()
         reply = arrival.refusal or await self._pass_on(arrival)
-        size = 0 if arrival.refusal else arrival.size
-        self._set_rset_state()
-        self.say(reply)
-        self.ingress.traffic.answered(reply, size, perf_counter() - ended)
+        self._answer(reply, 0 if arrival.refusal else arrival.size, ended)
 
     async def _pass_on(self, arrival: Arrival) -> str:
-        # Nothing here may keep the content: its memory is given back right afterwards.
+        # Nothing but this call keeps the content: its memory is given back right afterwards.
         assert self.transaction is not None
         content = arrival.end()
         return await self.ingress.accept(self.transaction, content, arrival.flaw)
 
-    async def _read_content(self, arrival: Arrival) -> None:
-        """Reads up to the dot."""
+    def _answer(self, reply: str, size: int, ended: float) -> None:
+        """Answers a message of so many octets, which ended at that moment."""
+        self._set_rset_state()
+        self.say(reply)
+        self.ingress.traffic.answered(reply, size, perf_counter() - ended)
+
+    async def _read_content(self) -> bytes | None:
+        """Reads up to the dot; None for what comes in many blocks, which the arrival has then."""
         reader = self.reader
         # The CRLF of the DATA line belongs to the terminator of an empty message.
         reader.unread(b"\r\n")
-        ended = False
-        while not ended:
+        while True:
             self._reset_timeout(self.limits.data_timeout)
             try:
                 block: bytes = (await reader.readuntil(b"\r\n.\r\n"))[:-3]
-                ended = True
             except asyncio.LimitOverrunError as error:
-                block = await reader.readexactly(error.consumed)
-            arrival.add(block)
-        self._reset_timeout()
+                arrival = self._arrival or self._begin_large()
+                arrival.add(await reader.readexactly(error.consumed))
+                continue
+            self._reset_timeout()
+            if self._arrival is None:
+                return block
+            self._arrival.add(block)
+            return None
 
     async def _bdat(self, arg: str) -> None:
         """BDAT: a chunk of known size (RFC 3030)."""
@@ -293,7 +316,7 @@ class Reception(Session):
         elif not last:
             self.say(f"250 2.0.0 {size} octets received")
         else:
-            await self._accept(arrival)
+            await self._accept_arrival()
 
     async def _read_chunk(self, size: int, arrival: Arrival) -> None:
         while size:

@@ -138,7 +138,7 @@ class Shard(GroupCommit):
                 if len(content) > LARGE:
                     checksum, content = _insert_parts(db, envelope.copy, content), b""
                 else:
-                    content = bytes(content)
+                    content = bytes(content)  # as a rule it is that
                     checksum = zlib.crc32(content)
                 db.execute(
                     _INSERT_MESSAGE,

@@ -20,10 +20,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from gateway.attempt import Disposition, Hop, Outcome, Route, TlsLevel
 from gateway.configuration.key_pair import KeyPair
 from gateway.configuration.relay import RelayTls
-from gateway.delivery.connection import BLOCK, Connection, Timeouts, open_connection
+from gateway.delivery.connection import Connection, Timeouts, open_connection
 from gateway.delivery.protection import Protection
 from gateway.delivery.tls import AVOIDED_SECONDS, Tls
 from gateway.delivery.transaction import transact
+from gateway.mail.large_content import BLOCK
 from gateway.resolver import Resolver
 from gateway.testing import Drop, Hang, NextHop, Raw, Trickle
 from tests.delivery.authority import Authority, self_signed

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.attempt import Disposition, Hop, Outcome, Route, Source, Times
-from gateway.delivery.connection import BLOCK, Timeouts
+from gateway.delivery.connection import Timeouts
 from gateway.delivery.connections import Connections
+from gateway.mail.large_content import BLOCK
 from gateway.mail.message import Recipient
 from gateway.resolver import Resolver
 from gateway.testing import Drop, Failure, FakeDns, Hang, NextHop, Raw, Trickle, Wait

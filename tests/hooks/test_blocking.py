@@ -16,11 +16,12 @@ from gateway.attempt import Delivery, Route
 from gateway.events import Event
 from gateway.hooks.actions import Accept, Delay, Discard, Quarantine, Reject, Tempfail
 from gateway.hooks.breaker import FAULTS
-from gateway.hooks.chain import LARGE, TEMPFAIL, Chain, Filtered
+from gateway.hooks.chain import TEMPFAIL, Chain, Filtered
 from gateway.hooks.division import Copy
 from gateway.hooks.load import LoadedPlugin, load_plugins
 from gateway.hooks.plugin import Login
 from gateway.hooks.watchdog import Watchdog
+from gateway.mail.large_content import LARGE
 from gateway.mail.message import Client, ForbiddenChangeError, Message, Recipient
 from tests.assembly import configure, write_plugin
 

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.hooks.breaker import FAULTS
-from gateway.hooks.chain import LARGE, Chain, Copy, Filtered
+from gateway.hooks.chain import Chain, Copy, Filtered
 from gateway.hooks.load import load_plugins
 from gateway.hooks.step import Fault, Step
 from gateway.hooks.trace import LONGEST_REASON, Result, Trace, TracedStep, parse, state
 from gateway.hooks.watchdog import Watchdog
 from gateway.log_line import AcceptRecord, JsonLines, TextLines
+from gateway.mail.large_content import LARGE
 from gateway.mail.message import Client, Message
 from gateway.queue.placement import entries_of
 from gateway.spool.queue_entry import Envelope, envelope_of

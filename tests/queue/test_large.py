@@ -27,8 +27,7 @@ def _settings(hop: NextHop, more: str = "") -> str:
 
 
 async def test_an_attempt_that_fails_is_made_again(tmp_path: Path) -> None:
-    answers = ["451 4.3.0 Later", "250 2.0.0 Ok"]
-    async with NextHop(dot=answers) as hop:
+    async with NextHop(dot=["451 4.3.0 Later", "250 2.0.0 Ok"]) as hop:
         config = configure(tmp_path, _settings(hop))
         async with Assembly(config, retry=SOON) as gateway:
             await gateway.submit("b@example.net", content=LARGE)
