@@ -37,7 +37,7 @@ check: $(VENV)/ready ## Lint, types and documentation
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/test_docs.py tests/test_docs_reference.py tests/test_architecture.py
+	@$(BIN)/python -m pytest -q tests/test_docs.py tests/test_docs_reference.py tests/docs/test_links.py tests/docs/test_reference.py tests/test_architecture.py
 
 format: $(VENV)/ready ## Format the code
 	@$(BIN)/ruff check --fix --quiet .
