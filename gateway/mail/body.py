@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from weakref import ref
 
 from gateway.mail import transfer_encoding
 from gateway.mail.encoded_text import EncodedText
@@ -83,6 +84,7 @@ class Body:
     """
 
     __slots__ = (
+        "__weakref__",
         "_content",
         "_described_by",
         "_flat",
@@ -154,19 +156,25 @@ class Body:
         return self._parts
 
     def _text_part(self, part: Part, text: EncodedText, headers: Headers) -> TextPart:
+        # Not held by its parts: in a circle both would stay until the garbage collector comes.
+        owner = ref(self)
+
+        def check() -> None:
+            body = owner()
+            if body is not None and body.sealed:
+                raise MessageSealedError("the message is sealed: its text can no longer be changed")
+            if body is None or body.replaced:
+                raise TextPartError("the body that this part belongs to was replaced")
+
         def changed() -> None:
-            self.edited, self._flat = True, None
-            if part.depth == 0:
-                self._described_by = _description(headers)
+            body = owner()
+            if body is not None:
+                body.edited, body._flat = True, None
+                if part.depth == 0:
+                    body._described_by = _description(headers)
 
         own = headers if part.depth == 0 else part.headers.copy()
-        return TextPart(part, text, own, check=self._check, changed=changed)
-
-    def _check(self) -> None:
-        if self.sealed:
-            raise MessageSealedError("the message is sealed: its text can no longer be changed")
-        if self.replaced:
-            raise TextPartError("the body that this part belongs to was replaced")
+        return TextPart(part, text, own, check=check, changed=changed)
 
     def copy(self) -> Body:
         """An independent copy; bytes and structure are shared."""

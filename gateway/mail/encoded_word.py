@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.mail import charset
@@ -37,6 +38,8 @@ ADDRESS_FIELDS = frozenset(
 _LINE = 78
 _ENCODED_LINE = 76
 _LONGEST_WORD = 900
+_REMEMBERED = 512
+"""Octets of the longest body of which is remembered how it reads."""
 
 
 def decode_value(body: bytes) -> str:
@@ -47,7 +50,8 @@ def decode_value(body: bytes) -> str:
     if b"\r" in body:
         body = body.replace(b"\r\n", b"")
     if b"=?" in body:
-        return _decode_words(body).strip()
+        # Mail of a campaign has the same Subject, and what one plugin reads others read too.
+        return (_remembered if len(body) <= _REMEMBERED else _decode_words)(body).strip()
     return _decode_plain(body).strip()
 
 
@@ -83,6 +87,9 @@ def _decode_words(body: bytes) -> str:
         text.append(charset.decode_lossy(bytes(pending), pending_charset))
     text.append(_decode_plain(body[end:]))
     return "".join(text)
+
+
+_remembered = lru_cache(maxsize=256)(_decode_words)
 
 
 def _decode_word(encoding: bytes, encoded: bytes) -> bytes | None:

@@ -32,6 +32,7 @@ _PARAMETER = re.compile(
 )
 _TOKEN = re.compile(rb"[^\s(]*+")
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+_ESCAPE = re.compile(rb"=[0-9A-Fa-f]{2}")
 _SECTION = re.compile(r"(.+?)\*(?:(\d{1,3})(\*)?)?")
 _PROTECTED_TYPES = frozenset(
     (
@@ -175,6 +176,13 @@ class Part:
     boundaries: tuple[bytes, ...] = ()
     touches: bool = False
     children: list[Part] = field(default_factory=list)
+
+    @cached_property
+    def boundary_texts(self) -> tuple[str, ...] | None:
+        """The boundaries as text; None if one of them looks like an escape of an encoding."""
+        if any(_ESCAPE.search(boundary) for boundary in self.boundaries):
+            return None
+        return tuple([boundary.decode("latin-1") for boundary in self.boundaries])
 
     @cached_property
     def _description(self) -> _Description:

@@ -24,7 +24,7 @@ _ROOM = LONGEST_LINE - 1  # for the `=` of a soft line break
 _BROKEN = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r\n|\Z)")
 _PADDED = re.compile(rb"\n(?<=[ \t]\r\n)")
 _PADDING = re.compile(rb"(?<![ \t])[ \t]++(?=\r\n|\Z)")
-_PLAIN = re.compile(rb"[!-<>-~]++")
+_PLAIN = re.compile(rb"[\t -<>-~]++(?<![\t ])")
 _TOKENS = re.compile(
     rb"\r\n|(?P<plain>(?:[!-<>-~]++|[ \t](?!\r\n|\Z))+)|[^\t\n\r -<>-~]++|.", re.DOTALL
 )

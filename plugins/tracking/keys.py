@@ -13,6 +13,7 @@ import time
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -28,6 +29,8 @@ LONGEST_TEXT = 1900
 program takes."""
 
 _CHECK_EVERY = 1.0
+# Mail of a campaign leads to few places.
+_encode_known = lru_cache(maxsize=4096)(encode_own)
 # At least an id, a tag of 16 octets and one octet more.
 _TEXT = re.compile(rf"[A-Za-z0-9_-]{{24,{LONGEST_TEXT}}}")
 _TO_URL = bytes.maketrans(b"+/", b"-_")
@@ -206,7 +209,8 @@ class Sealer:
             ValueError: the URL is not http or https, or the token is longer than `LONGEST_TEXT`.
         """
         identity = self._id
-        plain = self._common + encode_own(kind, url, link)
+        encode = _encode_known if len(url) + len(link) <= LONGEST_TEXT else encode_own
+        plain = self._common + encode(kind, url, link)
         text = _to_text(identity + self._cipher.encrypt(plain, [identity]))
         if len(text) > LONGEST_TEXT:
             raise ValueError(f"a token of {len(text)} characters is too long for a URL")

@@ -21,6 +21,7 @@ Span = tuple[int, int, str]
 """Replace `text[start:end]` by new text."""
 
 _LONGEST_LINK_TEXT = 2000
+_LONGEST_KNOWN = 2000
 _LINK_END = re.compile(r"</a", re.IGNORECASE)
 _MARKUP = re.compile(r"<[^>]*+>")
 _VISIBLE_URL = re.compile(
@@ -69,7 +70,9 @@ class Rewriter:
         self._only = host_pattern(config.only_hosts)
         self._excluded = host_pattern(config.exclude_hosts)
         self._with_parameters = host_pattern(config.parameter_hosts)
+        # Mail of a campaign leads to few places.
         self._policy = lru_cache(maxsize=4096)(self._decide)
+        self._target_of = lru_cache(maxsize=4096)(resolve)
         self._placeholder = Placeholder(config.unsubscribe.placeholder)
         # The HTML that was read last. Copies for several recipients have the same, unless a
         # plugin before this one has made it different.
@@ -116,7 +119,9 @@ class Rewriter:
 
     def _places(self, html: str, links: Iterable[Link], utf8: bool) -> Iterator[Place]:
         for link in links:
-            target = resolve(link.value, utf8=utf8) if link.tracked else None
+            known = len(link.value) <= _LONGEST_KNOWN
+            read = self._target_of if known else resolve
+            target = read(link.value, utf8=utf8) if link.tracked else None
             if target is None or self._is_own(target):
                 continue
             if self._config.keep_visible_urls and _shows(html, link.text, target.host):
