@@ -8,6 +8,7 @@ from bench.case import Case
 from bench.chain import ChainCost
 from bench.hook import HookTime
 from bench.load import Load
+from bench.neighbours import Backlog, BlackHole
 from bench.newsletter import TRACKER, Newsletter, check_links, check_values
 from bench.throughput import Throughput
 
@@ -41,6 +42,19 @@ def cases(seconds: float) -> dict[str, Case]:
                 "chain",
                 "4 KB, no plugins and four of them",
                 Newsletter(html=2_400, links=10, values=True),
+                seconds,
+            ),
+            BlackHole(
+                "blackhole",
+                "100 domains, one of which never answers",
+                max(2_000, round(5_000 * seconds)),
+            ),
+            Backlog(
+                "backlog",
+                "fresh mail of 4 KB beside a million messages that are deferred",
+                1_000_000,
+                7200.0,
+                Load(4 * 1024),
                 seconds,
             ),
         )

@@ -47,7 +47,8 @@ def tail(log: Path, lines: int = 15) -> str:
 class Daemon:
     """A process in the foreground of its own session, its output in a log file.
 
-    `ending` is the command that stops it in order, where SIGTERM is not the way.
+    `ending` is the command that stops it in order, where SIGTERM is not the way. `start_seconds` is
+    how long `wait_for_smtp` has waited.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Daemon:
         ending: Sequence[str | Path] = (),
     ) -> None:
         self.name = name
+        self.start_seconds = 0.0
         self._ending = [str(word) for word in ending]
         self.log = log
         with log.open("ab") as output:
@@ -100,9 +102,10 @@ class Daemon:
         Raises:
             BenchError: the process ended, or took too long.
         """
-        deadline = time.monotonic() + START_SECONDS
+        started = time.monotonic()
         while not _greets(port):
-            self._keep_waiting(deadline, f"gave no SMTP banner on port {port}")
+            self._keep_waiting(started + START_SECONDS, f"gave no SMTP banner on port {port}")
+        self.start_seconds = time.monotonic() - started
 
     def stop(self) -> None:
         """Ends it and all that descends from it: with `ending`, or else SIGTERM.

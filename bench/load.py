@@ -40,10 +40,19 @@ class Sink:
     """A running `smtp-sink` that counts messages; it keeps them if `record` names a folder.
 
     The counter goes to a file in memory: it costs the disk under test nothing, and reading it
-    does not wake anything.
+    does not wake anything. `host` is the address that it listens at; with `deferring` it answers
+    each MAIL with 4xx.
     """
 
-    def __init__(self, port: int, folder: Path, record: Path | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        folder: Path,
+        record: Path | None = None,
+        *,
+        host: str = LOCALHOST,
+        deferring: bool = False,
+    ) -> None:
         self._counter = os.memfd_create("smtp-sink")
         command = ["smtp-sink", "-c", "-m", "1000"]
         if os.geteuid() == 0:
@@ -54,10 +63,12 @@ class Sink:
                 nobody = pwd.getpwnam("nobody")
                 os.chown(record, nobody.pw_uid, nobody.pw_gid)
             command += ["-d", f"{record}/message."]
+        if deferring:
+            command += ["-r", "mail"]
         self.log = folder / "smtp-sink.log"
         with self.log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [*command, f"{LOCALHOST}:{port}", "1024"],
+                [*command, f"{host}:{port}", "1024"],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=self._counter,

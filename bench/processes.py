@@ -87,6 +87,10 @@ class Tree:
         """Bytes of memory in use: proportional set size, where shared pages count once."""
         return sum(_pss(process.pid) for process in self.members())
 
+    def largest(self) -> int:
+        """Bytes of memory of the process that uses most, as `memory` counts."""
+        return max((_pss(process.pid) for process in self.members()), default=0)
+
     def settle(self, within: float, window: float = 0.25) -> None:
         """Waits until the tree uses less than a twentieth of a core, `within` seconds at most."""
         deadline = time.monotonic() + within

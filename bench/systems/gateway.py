@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from bench.daemon import Daemon, tail
 from bench.error import BenchError
-from bench.signature import DOMAIN, SELECTOR
+from bench.queue import Waiting, fill
+from bench.signature import DOMAIN, SELECTOR, SigningKey
 from bench.systems.system import System
 
 
@@ -19,6 +21,9 @@ class Gateway(System):
     name: ClassVar[str] = "gateway"
     template: ClassVar[str] = "gateway.yaml"
     install: ClassVar[str] = "pip install -e . in the environment that runs the bench"
+
+    values: Mapping[str, object] = {}
+    """What its template wants besides."""
 
     # Beside this interpreter: the environment's own, whatever PATH says.
     program = Path(sys.executable).with_name("gateway")
@@ -38,17 +43,14 @@ class Gateway(System):
     def launch(self, next_hop: int) -> None:
         """Starts `gateway run` in the foreground."""
         configuration = self.folder / "gateway.yaml"
-        self.write(
-            self.template,
-            configuration,
-            {
-                "port": self.port,
-                "next_hop": next_hop,
-                "domain": DOMAIN,
-                "selector": SELECTOR,
-                "key": self.key.file,
-            },
-        )
+        values = {
+            "port": self.port,
+            "next_hop": next_hop,
+            "domain": DOMAIN,
+            "selector": SELECTOR,
+            "key": self.key.file,
+        }
+        self.write(self.template, configuration, {**values, **self.values})
         self.prepare(configuration)
         daemon = Daemon(
             self.name,
@@ -71,6 +73,38 @@ class PlainGateway(Gateway):
     """The gateway without any plugin."""
 
     template: ClassVar[str] = "gateway.plain.yaml"
+
+
+class DomainsGateway(Gateway):
+    """The gateway without any plugin, delivering to the MX of each domain.
+
+    Args:
+        key: not used, for nothing is signed.
+        dns: the name server that it asks, `address:port`.
+        workers: how many there are; the spool has a shard for each.
+        connections: how many each of them opens to a domain at a time.
+        waiting: what is in the queue when it starts.
+    """
+
+    template: ClassVar[str] = "gateway.domains.yaml"
+
+    def __init__(
+        self,
+        key: SigningKey,
+        dns: str,
+        workers: int,
+        connections: int,
+        waiting: Sequence[Waiting] = (),
+    ) -> None:
+        super().__init__(key)
+        self.values = {"dns": dns, "workers": workers, "connections": connections}
+        self._workers = workers
+        self._waiting = waiting
+
+    def prepare(self, configuration: Path) -> None:
+        """Writes what waits into the spool."""
+        if self._waiting:
+            fill(self.folder / "spool", self._workers, self._waiting)
 
 
 class ContentGateway(Gateway):
