@@ -6,10 +6,16 @@ from functools import partial
 
 from bench.case import Case
 from bench.chain import ChainCost
+from bench.clicks import Clicks
+from bench.connections import ManyConnections
 from bench.hook import HookTime
+from bench.large import LargeMessages
+from bench.latency import Latency
 from bench.load import Load
 from bench.neighbours import Backlog, BlackHole
 from bench.newsletter import TRACKER, Newsletter, check_links, check_values
+from bench.scaling import Scaling
+from bench.systems.gateway import AllPluginsGateway
 from bench.throughput import Throughput
 
 _ENCODINGS = ("8bit", "quoted-printable", "base64")
@@ -20,8 +26,31 @@ def cases(seconds: float) -> dict[str, Case]:
     return {
         case.name: case
         for case in (
-            Throughput("4k", "messages of 4 KB, 20 connections", Load(4 * 1024), seconds),
-            Throughput("50k", "messages of 50 KB, 20 connections", Load(50 * 1024), seconds),
+            Throughput(
+                "4k",
+                "messages of 4 KB, 20 connections",
+                Load(4 * 1024),
+                seconds,
+                cpu=0.9,
+                ahead={"postfix": 6, "haraka": 4},
+            ),
+            Throughput(
+                "50k",
+                "HTML of 50 KB, 20 connections",
+                Load(50 * 1024),
+                seconds,
+                ahead={"postfix": 2.5, "haraka": 2.5},
+                content=Newsletter(html=30_000, links=60).message("quoted-printable"),
+            ),
+            Throughput(
+                "all",
+                "4 KB, the gateway with all six plugins and the peers with DKIM alone",
+                Load(4 * 1024),
+                seconds,
+                ahead={"postfix": 3, "haraka": 3},
+                content=Newsletter(html=2_400, links=10, values=True).message("quoted-printable"),
+                gateway=AllPluginsGateway,
+            ),
             HookTime(
                 "rewrite",
                 "tracking, 30 KB of HTML, 30 links",
@@ -44,6 +73,13 @@ def cases(seconds: float) -> dict[str, Case]:
                 Newsletter(html=2_400, links=10, values=True),
                 seconds,
             ),
+            Latency("latency", "one connection, 4 KB, one after the other", 4 * 1024, seconds),
+            Scaling("scaling", "4 KB, one worker and one for each core", Load(4 * 1024), seconds),
+            ManyConnections(
+                "connections", "20, 500, and 10,000 idle", Load(4 * 1024), seconds, 10_000
+            ),
+            LargeMessages("large", "messages of 50 MB", 50_000_000),
+            Clicks("clicks", "tracked links, each verified and recorded", round(5000 * seconds)),
             BlackHole(
                 "blackhole",
                 "100 domains, one of which never answers",

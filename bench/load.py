@@ -15,6 +15,7 @@ from types import TracebackType
 
 from bench.daemon import LOCALHOST, tail
 from bench.error import BenchError
+from bench.processes import Tree
 from bench.signature import DOMAIN
 
 POLL_SECONDS = 0.01
@@ -93,6 +94,10 @@ class Sink:
         """How many messages have arrived since the start."""
         size = os.fstat(self._counter).st_size
         return last_count(os.pread(self._counter, _ENOUGH, max(0, size - _ENOUGH)))
+
+    def cpu(self) -> float:
+        """Seconds of CPU time that it has used."""
+        return Tree([self._process.pid]).cpu()
 
     def check(self) -> None:
         """Raises BenchError if the sink has ended."""

@@ -69,6 +69,12 @@ class Gateway(System):
         return "\n".join(filter(None, (tail(self.folder / "gateway.log"), super().log())))
 
 
+class OneWorkerGateway(Gateway):
+    """The gateway with its plugin `dkim` and one worker."""
+
+    template: ClassVar[str] = "gateway.one.yaml"
+
+
 class PlainGateway(Gateway):
     """The gateway without any plugin."""
 
@@ -128,3 +134,28 @@ class ContentGateway(Gateway):
         )
         if done.returncode:
             raise BenchError("the suppression list cannot be imported", done.stderr)
+
+
+class AllPluginsGateway(ContentGateway):
+    """The gateway with all six plugins, each with real work to do: one worker per core."""
+
+    template: ClassVar[str] = "gateway.all.yaml"
+    suppressed: ClassVar[int] = 1_000_000
+
+
+class ClicksGateway(Gateway):
+    """The gateway with `tracking` and its pages, and an observer that counts clicks.
+
+    `http` is the port of the pages.
+    """
+
+    template: ClassVar[str] = "gateway.clicks.yaml"
+
+    def __init__(self, key: SigningKey, http: int) -> None:
+        super().__init__(key)
+        self.http = http
+        self.values = {"http": http}
+
+    def prepare(self, configuration: Path) -> None:
+        """Puts the observer beside the configuration."""
+        self.write("count.py", self.folder / "count.py", {})
