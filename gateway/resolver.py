@@ -18,11 +18,13 @@ import dns.name
 import dns.nameserver
 import dns.rdata
 import dns.rdtypes.ANY.MX
+import dns.rdtypes.ANY.PTR
 import dns.rdtypes.ANY.TLSA
 import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 import dns.resolver
+import dns.reversename
 
 from gateway.attempt import Hop
 
@@ -202,6 +204,19 @@ class Resolver:
             raise next((e for e in errors if not isinstance(e, NoSuchDomainError)), errors[0])
         return found
 
+    async def names(self, address: str) -> list[str]:
+        """The names of an IP address, in lower case, as its PTR records give them; often one.
+
+        Raises:
+            ValueError: it is no IP address.
+            ResolutionError: the DNS cannot tell now.
+        """
+        name = dns.reversename.from_address(str(ipaddress.ip_address(address))).to_text()
+        try:
+            return list(await self._records(name, "PTR"))
+        except NoSuchDomainError:
+            return []
+
     async def close(self) -> None:
         """Gives up the questions that are still open."""
         asking = list(self._asking.values())
@@ -358,8 +373,10 @@ def _records(answer: _Answer) -> tuple[Any, ...]:
     return answer.records
 
 
-def _record(data: dns.rdata.Rdata) -> tuple[int, str] | bytes | Tlsa:
-    """A mail exchanger as (preference, host), an address as (0, address), a text as octets."""
+def _record(data: dns.rdata.Rdata) -> tuple[int, str] | str | bytes | Tlsa:
+    """A mail exchanger as (preference, host), an address as (0, address), a text as octets, and
+    what a PTR leads to as a name.
+    """
     if isinstance(data, dns.rdtypes.ANY.TXT.TXT):
         return b"".join(data.strings)
     if isinstance(data, dns.rdtypes.ANY.MX.MX):
@@ -367,6 +384,8 @@ def _record(data: dns.rdata.Rdata) -> tuple[int, str] | bytes | Tlsa:
         return data.preference, "" if data.exchange == dns.name.root else host
     if isinstance(data, dns.rdtypes.ANY.TLSA.TLSA):
         return Tlsa(data.usage, data.selector, data.mtype, data.cert)
+    if isinstance(data, dns.rdtypes.ANY.PTR.PTR):
+        return data.target.to_text(omit_final_dot=True).lower()
     assert isinstance(data, dns.rdtypes.IN.A.A | dns.rdtypes.IN.AAAA.AAAA)
     return 0, data.address
 

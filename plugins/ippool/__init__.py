@@ -25,7 +25,7 @@ from plugins.ippool.block import Blocks
 from plugins.ippool.budget import Account, Budgets
 from plugins.ippool.config import IpPoolConfig
 from plugins.ippool.day import Day, day_at, zone_of
-from plugins.ippool.identity import Bindings, Identities, system_name
+from plugins.ippool.identity import Bindings, Identities
 from plugins.ippool.pool import ANY, Member, Pool, members_of, pools_of
 from plugins.ippool.provider import Destination, Providers
 from plugins.ippool.reach import Reach
@@ -322,7 +322,7 @@ class IpPool(Plugin[IpPoolConfig]):
             context.log.exception("the sources are not looked after any more")
 
     async def _warn_of_names(self) -> None:
-        identities = Identities(self._context.resolver, system_name)
+        identities = Identities(self._context.resolver)
         for name, source in self.config.sources.items():
             for problem in await identities.problems(source):
                 self._context.log.warning("source %s: %s", name, problem)

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from gateway.hooks import Context, Duration
 from plugins.ippool.config import IpPoolConfig
 from plugins.ippool.day import zone_of
-from plugins.ippool.identity import Bindings, Identities, system_name
+from plugins.ippool.identity import Bindings, Identities
 from plugins.ippool.provider import OTHER, short_site
 from plugins.ippool.standing import Standing, standings, suspended
 from plugins.ippool.suspension import EVERYWHERE, Suspensions, until_text
@@ -201,7 +201,7 @@ async def _problems(config: IpPoolConfig, context: Context) -> dict[str, list[st
     """What is wrong with each source."""
     bindings = Bindings(config.sources, None)
     bindings.check()
-    identities = Identities(context.resolver, system_name)
+    identities = Identities(context.resolver)
     names = list(config.sources)
     try:
         found = await asyncio.gather(*(identities.problems(config.sources[one]) for one in names))

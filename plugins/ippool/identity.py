@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from logging import Logger
 
 from gateway.hooks import NoSuchDomainError, ResolutionError, Resolver
 from plugins.ippool.config import SourceConfig
-
-Reverse = Callable[[str], Awaitable[str]]
-"""Gives the name that an address has, '' if it has none; raises OSError if that cannot be told."""
-
 
 _UNSEEN = tuple(
     map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
@@ -31,22 +26,6 @@ def bind_error(address: str) -> str | None:
         # All its ports are taken for the moment: so the address is there.
         return None if error.errno == errno.EADDRINUSE else str(error.strerror or error)
     return None
-
-
-async def system_name(address: str) -> str:
-    """The name that the system's resolver gives an address; '' if it has none.
-
-    Raises:
-        OSError: that cannot be told now.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        name, _ = await loop.getnameinfo((address, 0), socket.NI_NAMEREQD)
-    except socket.gaierror as error:
-        if error.errno in (socket.EAI_NONAME, socket.EAI_FAIL):
-            return ""
-        raise
-    return name.rstrip(".").lower()
 
 
 def is_private(address: str) -> bool:
@@ -97,13 +76,11 @@ class Identities:
     """Whether the DNS says of sources what they say of themselves (RFC 1912 2.1).
 
     Args:
-        resolver: finds the addresses of names.
-        reverse: finds the names of addresses.
+        resolver: finds the addresses of names, and the names of addresses.
     """
 
-    def __init__(self, resolver: Resolver, reverse: Reverse) -> None:
+    def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
-        self._reverse = reverse
 
     async def problems(self, source: SourceConfig) -> list[str]:
         """What receivers will dislike about the names of a source, in one line each."""
@@ -117,12 +94,14 @@ class Identities:
 
     async def _problems_of_address(self, public: str, helo: str) -> list[str]:
         try:
-            name = await self._reverse(public)
-        except OSError as error:
-            return [f"the PTR record of {public} cannot be looked up: {error.strerror or error}"]
-        if not name:
+            names = await self._resolver.names(public)
+        except ResolutionError as error:
+            return [f"the PTR record of {public} cannot be looked up: {error}"]
+        if not names:
             return [f"{public} has no PTR record, and many receivers refuse such mail"]
-        return [] if name == helo else [f"the PTR record of {public} is {name}, not {helo}"]
+        if helo in names:
+            return []
+        return [f"the PTR record of {public} is {', '.join(names)}, not {helo}"]
 
     async def _problems_of_name(self, public: str, helo: str) -> list[str]:
         try:

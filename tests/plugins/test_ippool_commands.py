@@ -11,7 +11,6 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-import plugins.ippool.commands
 from plugins.ippool import IpPool, IpPoolConfig
 from tests.plugins.ippool_site import DAY, NOWHERE, Site, blocked, mail, send, sent_from, sources
 
@@ -214,12 +213,7 @@ def test_check_is_content_with_addresses_that_nobody_sees(site: Site) -> None:
     assert run(site, "check", config=config).stdout == "a  127.0.0.2  a.example.com: ok\n"
 
 
-def test_check_says_what_is_wrong(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nameless(address: str) -> str:
-        return ""
-
-    # The system's resolver would ask the world.
-    monkeypatch.setattr(plugins.ippool.commands, "system_name", nameless)
+def test_check_says_what_is_wrong(site: Site) -> None:
     away: dict[str, Any] = {
         "sources": {**sources("a"), "away": {"address": NOWHERE, "helo": "a.invalid"}}
     }
@@ -229,8 +223,8 @@ def test_check_says_what_is_wrong(site: Site, monkeypatch: pytest.MonkeyPatch) -
     assert second.startswith(
         "away  192.0.2.77  a.invalid: 192.0.2.77 cannot be bound: Cannot assign requested address; "
     )
-    assert "192.0.2.77 has no PTR record, and many receivers refuse such mail; " in second
     # Nobody answers at the name server of this test.
+    assert "the PTR record of 192.0.2.77 cannot be looked up: " in second
     assert "a.invalid cannot be looked up: " in second
     data = json.loads(run(site, "check", "--json", status=1, config=away).stdout)
     assert data[0] == {"source": "a", "problems": []}

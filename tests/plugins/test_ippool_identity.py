@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import dns.reversename
 import pytest
 
 import plugins.ippool
@@ -18,7 +20,7 @@ from gateway.hooks import Delay, Resolver
 from gateway.testing import FakeDns
 from gateway.testing.dns import Failure, Records
 from plugins.ippool.config import SourceConfig
-from plugins.ippool.identity import Bindings, Identities, bind_error, is_private, system_name
+from plugins.ippool.identity import Bindings, Identities, bind_error, is_private
 from tests.plugins.ippool_site import NOWHERE, Site, answered, mail, send, sent_from, sources
 
 ABSENT = {
@@ -155,11 +157,19 @@ def test_what_receivers_never_see_is_known(address: str, private: bool) -> None:
     assert is_private(address) is private
 
 
+def _reversed(address: str) -> str:
+    return dns.reversename.from_address(address).to_text(omit_final_dot=True)
+
+
 ZONES: dict[str, Records | Failure] = {
     "good.example.com": {"A": ["192.0.2.1"], "AAAA": ["2001:db8::1"]},
     "wrong.example.com": {"A": ["198.51.100.7"]},
     "empty.example.com": {"TXT": ['"nothing"']},
     "broken.example.com": Failure.SERVFAIL,
+    _reversed("192.0.2.1"): {"PTR": ["alias.example.com.", "Good.example.com."]},
+    _reversed("2001:db8::1"): {"PTR": ["good.example.com."]},
+    _reversed("192.0.2.2"): {"PTR": ["other.example.com."]},
+    _reversed("192.0.2.4"): Failure.SERVFAIL,
 }
 
 
@@ -169,20 +179,6 @@ async def resolver() -> AsyncIterator[Resolver]:
         resolver = Resolver([dns.address], 1.0)
         yield resolver
         await resolver.close()
-
-
-NAMES = {
-    "192.0.2.1": "good.example.com",
-    "2001:db8::1": "good.example.com",
-    "192.0.2.2": "other.example.com",
-    "192.0.2.3": "",
-}
-
-
-async def _reverse(address: str) -> str:
-    if address not in NAMES:
-        raise OSError(-3, "Temporary failure in name resolution")
-    return NAMES[address]
 
 
 @pytest.mark.parametrize(
@@ -210,8 +206,7 @@ async def _reverse(address: str) -> str:
             "192.0.2.4",
             "empty.example.com",
             [
-                "the PTR record of 192.0.2.4 cannot be looked up: Temporary failure in name "
-                "resolution",
+                "the PTR record of 192.0.2.4 cannot be looked up: …",
                 "the address of empty.example.com is missing, not 192.0.2.4",
             ],
         ),
@@ -220,18 +215,19 @@ async def _reverse(address: str) -> str:
 async def test_names_are_checked_both_ways(
     resolver: Resolver, address: str, helo: str, problems: list[str]
 ) -> None:
-    identities = Identities(resolver, _reverse)
-    assert await identities.problems(SourceConfig(address=address, helo=helo)) == problems
+    identities = Identities(resolver)
+    found = await identities.problems(SourceConfig(address=address, helo=helo))
+    assert [re.sub("(cannot be looked up: ).+", r"\1…", problem) for problem in found] == problems
 
 
 async def test_a_dns_that_does_not_answer_is_said(resolver: Resolver) -> None:
     source = SourceConfig(address="192.0.2.2", helo="broken.example.com")
-    problems = await Identities(resolver, _reverse).problems(source)
+    problems = await Identities(resolver).problems(source)
     assert problems[1].startswith("broken.example.com cannot be looked up: ")
 
 
 async def test_behind_a_nat_the_address_that_receivers_see_counts(resolver: Resolver) -> None:
-    identities = Identities(resolver, _reverse)
+    identities = Identities(resolver)
     inside = {"address": "10.0.0.7", "helo": "good.example.com"}
     public = SourceConfig.model_validate({**inside, "public": "192.0.2.1"})
     assert await identities.problems(public) == []
@@ -243,11 +239,8 @@ async def test_behind_a_nat_the_address_that_receivers_see_counts(resolver: Reso
 async def test_the_service_process_warns_of_names(
     site: Site,
     resolver: Resolver,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # The system's resolver would ask the world.
-    monkeypatch.setattr(plugins.ippool, "system_name", _reverse)
     config = {
         "sources": {
             "good": {"address": "127.0.0.2", "public": "192.0.2.1", "helo": "good.example.com"},
@@ -264,8 +257,3 @@ async def test_the_service_process_warns_of_names(
         "source bad: 192.0.2.3 has no PTR record, and many receivers refuse such mail",
         "source bad: the address of good.example.com is 2001:db8::1, 192.0.2.1, not 192.0.2.3",
     ]
-
-
-async def test_the_system_names_addresses() -> None:
-    """In the hosts file of every system, or in none: then there is no name."""
-    assert await system_name("127.0.0.1") in ("localhost", "localhost.localdomain", "")
