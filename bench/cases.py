@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 from bench.case import Case
 from bench.chain import ChainCost
 from bench.clicks import Clicks
 from bench.connections import ManyConnections
+from bench.error import BenchError
 from bench.hook import HookTime
 from bench.large import LargeMessages
 from bench.latency import Latency
 from bench.load import Load
 from bench.neighbours import Backlog, BlackHole
-from bench.newsletter import TRACKER, Newsletter, check_links, check_values
+from bench.newsletter import (
+    TRACKER,
+    Newsletter,
+    check_links,
+    check_unsubscribing,
+    check_values,
+)
 from bench.scaling import Scaling
 from bench.systems.gateway import AllPluginsGateway
 from bench.throughput import Throughput
@@ -50,6 +58,7 @@ def cases(seconds: float) -> dict[str, Case]:
                 ahead={"postfix": 3, "haraka": 3},
                 content=Newsletter(html=2_400, links=10, values=True).message("quoted-printable"),
                 gateway=AllPluginsGateway,
+                check=_check_all,
             ),
             HookTime(
                 "rewrite",
@@ -74,7 +83,12 @@ def cases(seconds: float) -> dict[str, Case]:
                 seconds,
             ),
             Latency("latency", "one connection, 4 KB, one after the other", 4 * 1024, seconds),
-            Scaling("scaling", "4 KB, one worker and one for each core", Load(4 * 1024), seconds),
+            Scaling(
+                "scaling",
+                "4 KB, 80 connections, one worker and four",
+                Load(4 * 1024, sessions=80),
+                seconds,
+            ),
             ManyConnections(
                 "connections", "20, 500, and 10,000 idle", Load(4 * 1024), seconds, 10_000
             ),
@@ -95,6 +109,15 @@ def cases(seconds: float) -> dict[str, Case]:
             ),
         )
     }
+
+
+def _check_all(received: bytes) -> None:
+    """Raises BenchError unless the plugins of `all` that can be seen to work have worked."""
+    check_values(received)
+    check_links(received, 10)
+    check_unsubscribing(received)
+    if not re.search(rb"^X-Client-Addr: 127\.0\.0\.[2345]\r?$", received, re.MULTILINE):
+        raise BenchError("the message did not come from an address of the pool")
 
 
 def _messages(newsletter: Newsletter) -> dict[str, bytes]:

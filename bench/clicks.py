@@ -120,7 +120,10 @@ class ClicksTrial:
                     path = f"/tracking{next(self._paths)}"
                     request = f"GET {path} HTTP/1.1\r\nHost: t\r\nUser-Agent: {_AGENT}\r\n\r\n"
                     writer.write(request.encode())
-                    head = await reader.readuntil(b"\r\n\r\n")
+                    try:
+                        head = await reader.readuntil(b"\r\n\r\n")
+                    except asyncio.IncompleteReadError as error:
+                        raise BenchError("a connection was closed without an answer") from error
                     if not head.startswith(b"HTTP/1.1 302 "):
                         raise BenchError(f"a click was answered {head[:200]!r}")
                     length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)

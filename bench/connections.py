@@ -22,7 +22,7 @@ from bench.throughput import RATE, SETTLE_SECONDS, ThroughputTrial
 FEW = Figure("20 connections: messages/s", 0, more_is_better=True)
 MANY = Figure("500 connections: messages/s", 0, more_is_better=True)
 SHARE = Figure("share of 500 by 20, %", 0, more_is_better=True, bar=90)
-IDLE = Figure("KiB for each of 10,000 idle connections", 1, more_is_better=False, bar=15)
+IDLE = Figure("KiB for each idle connection", 1, more_is_better=False, bar=15)
 BANNER = Figure("banner beside them: median ms", 1, more_is_better=False)
 SLOWEST = Figure("banner beside them: slowest of 50, ms", 1, more_is_better=False, bar=100)
 
@@ -49,11 +49,8 @@ class ManyConnections(Case):
     @contextmanager
     def trial(self, system: System, folder: Path) -> Iterator[ManyConnectionsTrial]:
         """Starts a gateway for the loads, and one for the idle connections."""
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if most != resource.RLIM_INFINITY and most < self.idle + 200:
-            raise BenchError(f"{most} files can be open, {self.idle + 200} are needed: ulimit -Hn")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         with ExitStack() as stack:
+            stack.enter_context(_open_files(self.idle + 200))
             gateways = []
             for name in ("busy", "idle"):
                 gateway = type(system)(system.key)
@@ -71,6 +68,19 @@ class ManyConnections(Case):
             few = ThroughputTrial(self.load, *busy, self.seconds / 2)
             many = ThroughputTrial(replace(self.load, sessions=500), *busy, self.seconds / 2)
             yield ManyConnectionsTrial(self, few, many, idle[0])
+
+
+@contextmanager
+def _open_files(needed: int) -> Iterator[None]:
+    """Raises the limit of open files as far as it goes; BenchError where that is not enough."""
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise BenchError(f"{most} files can be open, {needed} are needed: ulimit -Hn")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
 
 
 class ManyConnectionsTrial:

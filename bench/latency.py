@@ -13,10 +13,10 @@ from pathlib import Path
 from bench.case import Case, Figure
 from bench.daemon import LOCALHOST, free_port
 from bench.error import BenchError
-from bench.load import Sink
+from bench.load import POLL_SECONDS, Load, Sink
 from bench.signature import DOMAIN
 from bench.systems.system import System
-from bench.throughput import SETTLE_SECONDS
+from bench.throughput import SETTLE_SECONDS, start_signing
 
 MEDIAN = Figure("final dot to 250: median ms", 2, more_is_better=False)
 P99 = Figure("final dot to 250: p99 ms", 2, more_is_better=False)
@@ -24,10 +24,11 @@ FSYNC = Figure("fsync: median ms", 2, more_is_better=False)
 ABOVE = Figure("median above 1.5 fsync, ms", 2, more_is_better=False, bar=1.0)
 
 _SECONDS = 20.0
+_PAUSE = 0.02
 
 
 class Latency(Case):
-    """One connection, one message after the other, each signed; an fsync in between.
+    """One connection, one message after the other, each signed; fsyncs in between.
 
     `size` is the body's length in octets, `seconds` how long one measurement takes about.
     """
@@ -41,15 +42,17 @@ class Latency(Case):
 
     @contextmanager
     def trial(self, system: System, folder: Path) -> Iterator[LatencyTrial]:
-        """Starts the system and connects to it."""
+        """Starts the system, checks the signature of one message, and connects to it."""
         port, next_hop = free_port(), free_port()
         try:
-            with Sink(next_hop, folder) as sink:
-                system.start(folder / "instance", port, next_hop)
-                with socket.create_connection((LOCALHOST, port), _SECONDS) as connection:
-                    client = Client(connection)
-                    client.send_for(self.seconds / 4, self.size)
-                    yield LatencyTrial(self, system, client, sink, folder)
+            start_signing(system, Load(self.size), folder, port, next_hop)
+            with (
+                Sink(next_hop, folder) as sink,
+                socket.create_connection((LOCALHOST, port), _SECONDS) as connection,
+            ):
+                client = Client(connection)
+                client.send_for(self.seconds / 4, self.size)
+                yield LatencyTrial(self, system, client, sink, folder)
         finally:
             system.stop()
 
@@ -67,21 +70,31 @@ class LatencyTrial:
         self._file = folder / "fsync"
 
     def measure(self) -> Mapping[str, float]:
-        """Sends messages, and then looks at the disk under the same conditions."""
+        """Sends messages, and looks at the disk under the same conditions in between.
+
+        Raises BenchError unless each message arrives, once.
+        """
         self._system.tree().settle(SETTLE_SECONDS)
         waited: list[float] = []
         synced: list[float] = []
         until = time.monotonic() + self._case.seconds
         with self._file.open("wb", buffering=0) as file:
+            # Writing over what is there is the least that a durable write can cost: a file that
+            # grows has its new length written as well.
+            file.write(bytes(self._case.size))
+            os.fsync(file.fileno())
             while time.monotonic() < until:
                 waited += self._client.send_for(0.05, self._case.size)
+                # The system is still delivering the last message, and writes that down.
+                time.sleep(_PAUSE)
                 for _ in range(5):
+                    file.seek(0)
                     file.write(bytes(self._case.size))
                     started = time.perf_counter()
                     os.fsync(file.fileno())
                     synced.append(time.perf_counter() - started)
         self._file.unlink()
-        self._sink.check()
+        self._check_arrived()
         median, fsync = statistics.median(waited) * 1e3, statistics.median(synced) * 1e3
         return {
             MEDIAN.name: median,
@@ -90,15 +103,29 @@ class LatencyTrial:
             ABOVE.name: median - 1.5 * fsync,
         }
 
+    def _check_arrived(self) -> None:
+        deadline = time.monotonic() + _SECONDS
+        while (arrived := self._sink.count()) < self._client.sent:
+            self._sink.check()
+            if time.monotonic() > deadline:
+                raise BenchError(f"{arrived} of {self._client.sent} messages arrived")
+            time.sleep(POLL_SECONDS)
+        self._system.tree().settle(SETTLE_SECONDS)
+        if (surplus := self._sink.count() - self._client.sent) != 0:
+            raise BenchError(f"{surplus} messages came twice")
+
 
 class Client:
-    """One SMTP connection, in which each command waits for its reply."""
+    """One SMTP connection, in which each command waits for its reply.
+
+    `sent` is how many messages it has sent.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reply = connection.makefile("rb")
-        self._sent = 0
+        self.sent = 0
         self._expect(b"220")
         self._say(f"EHLO client.{DOMAIN}", b"250")
 
@@ -107,12 +134,12 @@ class Client:
         waited = []
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            self._sent += 1
+            self.sent += 1
             self._say(f"MAIL FROM:<sender@{DOMAIN}>", b"250")
-            self._say(f"RCPT TO:<{self._sent}@example.net>", b"250")
+            self._say(f"RCPT TO:<{self.sent}@example.net>", b"250")
             self._say("DATA", b"354")
             line = b"X" * 78 + b"\r\n"
-            header = f"From: sender@{DOMAIN}\r\nSubject: {self._sent}\r\n\r\n".encode()
+            header = f"From: sender@{DOMAIN}\r\nSubject: {self.sent}\r\n\r\n".encode()
             self._connection.sendall(header + line * (size // len(line)))
             started = time.perf_counter()
             self._say(".", b"250")

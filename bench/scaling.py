@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -13,24 +14,30 @@ from bench.case import Case, Figure
 from bench.daemon import free_port
 from bench.error import BenchError
 from bench.load import Load, Sink
-from bench.systems.gateway import OneWorkerGateway
+from bench.systems.gateway import WorkersGateway
 from bench.systems.system import System
 from bench.throughput import RATE, ThroughputTrial
 
+WORKERS = 4
+
 ONE = Figure("one worker: messages/s", 0, more_is_better=True)
-ALL = Figure("one for each core: messages/s", 0, more_is_better=True)
-OTHERS = Figure("cores used by generator and sink", 2, more_is_better=False)
+FOUR = Figure("four workers: messages/s", 0, more_is_better=True)
+OTHERS = Figure("cores used by generator and sink beside four", 2, more_is_better=False)
+IDLE = Figure("cores idle beside four", 2, more_is_better=False)
 TIMES = Figure("times as much", 2, more_is_better=True)
 CORRECTED = Figure("times as much, if these had cores of their own", 2, True, bar=3.2)
 
 
+STAT = Path("/proc/stat")
+
+
 class Scaling(Case):
-    """The same load on a gateway with one worker, and on one with a worker for each core.
+    """The same load on a gateway with one worker, and on one with four.
 
     Generator and sink take cores from the workers, so the second is corrected for what they used.
     """
 
-    figures = (ONE, ALL, OTHERS, TIMES, CORRECTED)
+    figures = (ONE, FOUR, OTHERS, IDLE, TIMES, CORRECTED)
     alone: ClassVar[bool] = True
 
     def __init__(self, name: str, title: str, load: Load, seconds: float) -> None:
@@ -41,9 +48,12 @@ class Scaling(Case):
     @contextmanager
     def trial(self, system: System, folder: Path) -> Iterator[ScalingTrial]:
         """Starts both, and warms them up."""
+        if (cores := len(os.sched_getaffinity(0))) < WORKERS:
+            raise BenchError(f"{WORKERS} cores are needed, and there are {cores}")
         with ExitStack() as stack:
             parts: list[tuple[ThroughputTrial, Sink]] = []
-            for gateway in (OneWorkerGateway(system.key), type(system)(system.key)):
+            for workers in (1, WORKERS):
+                gateway = WorkersGateway(system.key, workers)
                 place = folder / str(len(parts))
                 place.mkdir()
                 port, next_hop = free_port(), free_port()
@@ -62,31 +72,69 @@ class ScalingTrial:
     """Both gateways, warm, each with its sink."""
 
     def __init__(
-        self, one: tuple[ThroughputTrial, Sink], every: tuple[ThroughputTrial, Sink]
+        self, one: tuple[ThroughputTrial, Sink], four: tuple[ThroughputTrial, Sink]
     ) -> None:
         self._one = one
-        self._every = every
+        self._four = four
 
     def measure(self) -> Mapping[str, float]:
         """Measures one after the other; raises BenchError as they do."""
-        one, _ = self._rate(*self._one)
-        every, others = self._rate(*self._every)
+        one, _, _ = self._rate(*self._one)
+        four, others, idle = self._rate(*self._four)
         cores = len(os.sched_getaffinity(0))
         return {
             ONE.name: one,
-            ALL.name: every,
+            FOUR.name: four,
             OTHERS.name: others,
-            TIMES.name: every / one,
-            CORRECTED.name: every / one * cores / (cores - others),
+            IDLE.name: idle,
+            TIMES.name: four / one,
+            CORRECTED.name: corrected(four / one, cores, others, idle),
         }
 
     @staticmethod
-    def _rate(trial: ThroughputTrial, sink: Sink) -> tuple[float, float]:
-        """Messages per second, and the cores that generator and sink used for them."""
+    def _rate(trial: ThroughputTrial, sink: Sink) -> tuple[float, float, float]:
+        """Messages per second, the cores that generator and sink used, and those not used."""
         before = sink.cpu() + _children()
-        rate = trial.measure()[RATE.name]
+        watch = _IdleCores()
+        measured = trial.measure(watch)
         used = sink.cpu() + _children() - before
-        return rate, used / trial.messages * rate
+        rate = measured[RATE.name]
+        return rate, used / trial.messages * rate, watch.cores
+
+
+class _IdleCores:
+    """How many cores had nothing to do, from the first to the last time that it was called."""
+
+    def __init__(self) -> None:
+        self.cores = 0.0
+        self._first: tuple[float, float] | None = None
+
+    def __call__(self) -> None:
+        now = time.monotonic(), idle_seconds(STAT.read_text(), os.sched_getaffinity(0))
+        if self._first is None:
+            self._first = now
+        elif now[0] > self._first[0]:
+            self.cores = (now[1] - self._first[1]) / (now[0] - self._first[0])
+
+
+def idle_seconds(stat: str, cores: Collection[int]) -> float:
+    """Seconds that these cores have idled or waited for a disk, from the text of /proc/stat."""
+    ticks = 0
+    for line in stat.splitlines():
+        name, *fields = line.split()
+        if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in cores:
+            ticks += int(fields[3]) + int(fields[4])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def corrected(times: float, cores: int, others: float, idle: float) -> float:
+    """How many times as much it were, if generator and sink had not used cores of the workers.
+
+    Whatever idled could have been used already, so only the rest of what the others took counts:
+    workers that wait for the disk would not have been quicker.
+    """
+    used = cores - others - idle
+    return times * (used + max(0.0, others - idle)) / used
 
 
 def _children() -> float:

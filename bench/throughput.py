@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +45,7 @@ class Throughput(Case):
         ahead: see `Case`.
         content: the message that is sent, instead of lines of one letter.
         gateway: what takes the place of the gateway with one plugin.
+        check: raises BenchError if what comes out of that is not what it should be.
     """
 
     figures = (RATE, CPU, MEMORY)
@@ -61,6 +62,7 @@ class Throughput(Case):
         ahead: Mapping[str, float] | None = None,
         content: bytes | None = None,
         gateway: type[Gateway] | None = None,
+        check: Callable[[bytes], None] | None = None,
     ) -> None:
         super().__init__(name, title)
         self.figures = (RATE, replace(CPU, bar=cpu), MEMORY)
@@ -69,6 +71,7 @@ class Throughput(Case):
         self.ahead = ahead or {}
         self.content = content
         self.gateway = gateway
+        self.check = check
 
     @contextmanager
     def trial(self, system: System, folder: Path) -> Iterator[ThroughputTrial]:
@@ -79,22 +82,39 @@ class Throughput(Case):
             message = folder / "message"
             message.write_bytes(self.content.replace(b"\r\n", b"\n"))
             load = replace(load, message=message)
+        check = None
         if self.gateway is not None and isinstance(system, Gateway):
-            system = self.gateway(system.key)
+            system, check = self.gateway(system.key), self.check
         try:
-            record = folder / "record"
-            with Sink(next_hop, folder, record) as sink:
-                system.start(folder / "instance", port, next_hop)
-                load.run(1, port, sink, DEADLINE_SECONDS)
-                system.tree().settle(SETTLE_SECONDS)
-            [message] = record.iterdir()
-            system.key.verify(message.read_bytes())
+            received = start_signing(system, load, folder, port, next_hop)
+            if check is not None:
+                check(received)
             with Sink(next_hop, folder) as sink:
                 yield ThroughputTrial(load, system, sink, self.seconds)
         except BenchError as error:
             raise BenchError(str(error), error.log or system.log()) from error
         finally:
             system.stop()
+
+
+def start_signing(system: System, load: Load, folder: Path, port: int, next_hop: int) -> bytes:
+    """Starts a system and sends one message through it.
+
+    Returns:
+        The message as it arrived, with the fields that the sink puts on top.
+
+    Raises:
+        BenchError: it did not start, or its signature does not fit.
+    """
+    record = folder / "record"
+    with Sink(next_hop, folder, record) as sink:
+        system.start(folder / "instance", port, next_hop)
+        load.run(1, port, sink, DEADLINE_SECONDS)
+        system.tree().settle(SETTLE_SECONDS)
+    [message] = record.iterdir()
+    received = message.read_bytes()
+    system.key.verify(received)
+    return received
 
 
 class ThroughputTrial:
@@ -110,15 +130,23 @@ class ThroughputTrial:
         warm = messages_for(first, seconds / 2)
         self.messages = messages_for(warm / self._send(warm), seconds)
 
-    def measure(self) -> Mapping[str, float]:
-        """Sends the messages once; raises BenchError if not exactly all of them arrive."""
+    def measure(self, meanwhile: Callable[[], None] = lambda: None) -> Mapping[str, float]:
+        """Sends the messages once; raises BenchError if not exactly all of them arrive.
+
+        `meanwhile` is called every hundredth of a second while they are on their way.
+        """
         os.sync()  # nobody pays for what the system before left to be written
         tree = self._system.tree()
         tree.settle(SETTLE_SECONDS)
         goal = self._sink.count() + self.messages
         peak = Peak(tree)
         before = tree.cpu()
-        seconds = self._send(self.messages, peak)
+
+        def look() -> None:
+            peak.sample()
+            meanwhile()
+
+        seconds = self._send(self.messages, look)
         # What is still done when the last message has arrived, such as emptying the queue,
         # belongs to the cost of the messages.
         tree.settle(SETTLE_SECONDS)
@@ -132,14 +160,8 @@ class ThroughputTrial:
             MEMORY.name: peak.bytes / 1e6,
         }
 
-    def _send(self, messages: int, peak: Peak | None = None) -> float:
-        return self._load.run(
-            messages,
-            self._system.port,
-            self._sink,
-            DEADLINE_SECONDS,
-            peak.sample if peak else lambda: None,
-        )
+    def _send(self, messages: int, meanwhile: Callable[[], None] = lambda: None) -> float:
+        return self._load.run(messages, self._system.port, self._sink, DEADLINE_SECONDS, meanwhile)
 
 
 class Peak:

@@ -25,6 +25,9 @@ class Gateway(System):
     values: Mapping[str, object] = {}
     """What its template wants besides."""
 
+    under: Sequence[str | Path] = ()
+    """The command that starts it, such as a profiler's; nothing where it is started itself."""
+
     # Beside this interpreter: the environment's own, whatever PATH says.
     program = Path(sys.executable).with_name("gateway")
 
@@ -54,7 +57,7 @@ class Gateway(System):
         self.prepare(configuration)
         daemon = Daemon(
             self.name,
-            [self.program, "run", "-c", configuration],
+            [*self.under, self.program, "run", "-c", configuration],
             self.folder / "output.log",
             self.folder,
         )
@@ -69,10 +72,14 @@ class Gateway(System):
         return "\n".join(filter(None, (tail(self.folder / "gateway.log"), super().log())))
 
 
-class OneWorkerGateway(Gateway):
-    """The gateway with its plugin `dkim` and one worker."""
+class WorkersGateway(Gateway):
+    """The gateway with its plugin `dkim` and so many workers, whatever the cores."""
 
-    template: ClassVar[str] = "gateway.one.yaml"
+    template: ClassVar[str] = "gateway.workers.yaml"
+
+    def __init__(self, key: SigningKey, workers: int) -> None:
+        super().__init__(key)
+        self.values = {"workers": workers}
 
 
 class PlainGateway(Gateway):
