@@ -16,7 +16,7 @@ from typing import ClassVar
 from bench.case import Case, Figure
 from bench.daemon import LOCALHOST, free_port
 from bench.error import BenchError
-from bench.load import Load, Sink
+from bench.load import Load, Sink, close
 from bench.newsletter import Newsletter
 from bench.systems.gateway import ClicksGateway
 from bench.systems.system import System
@@ -129,7 +129,7 @@ class ClicksTrial:
                     length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
                     await reader.readexactly(int(length[1]) if length else 0)
             finally:
-                writer.close()
+                await close(writer)
 
 
 def _path(message: bytes) -> str:

@@ -15,7 +15,7 @@ from typing import ClassVar
 from bench.case import Case, Figure
 from bench.daemon import LOCALHOST, free_port
 from bench.error import BenchError
-from bench.load import Load, Sink
+from bench.load import Load, Sink, close
 from bench.systems.system import System
 from bench.throughput import RATE, SETTLE_SECONDS, ThroughputTrial
 
@@ -127,8 +127,7 @@ class ManyConnectionsTrial:
                 writers.append(writer)
                 banners.append(seconds)
         finally:
-            for writer in writers:
-                writer.close()
+            await asyncio.gather(*[close(writer) for writer in writers])
         tree.settle(SETTLE_SECONDS)
         return (after - before) / self._case.idle, banners
 
@@ -145,6 +144,6 @@ async def _converse(port: int) -> tuple[asyncio.StreamWriter, float]:
         while line[3:4] == b"-":
             line = await reader.readline()
     if not banner.startswith(b"220") or not line.startswith(b"250"):
-        writer.close()
+        await close(writer)
         raise BenchError(f"an idle connection was answered {banner!r} and {line!r}")
     return writer, seconds

@@ -137,6 +137,7 @@ class Daemon:
                     except ProcessLookupError:
                         pass  # it ended just now
             time.sleep(0.05)
+        self._process.poll()  # it may have ended since it was last looked at
 
     def _left(self, family: set[tuple[int, int]]) -> list[int]:
         self._process.poll()  # reaps it

@@ -13,7 +13,7 @@ from typing import ClassVar
 from bench.case import Case, Figure
 from bench.daemon import LOCALHOST, free_port
 from bench.error import BenchError
-from bench.load import Sink
+from bench.load import Sink, close
 from bench.processes import PeakMemory
 from bench.signature import DOMAIN
 from bench.systems.gateway import WorkersGateway
@@ -138,7 +138,7 @@ async def _send(port: int, number: int, size: int) -> bytes:
         except ConnectionError as error:
             return str(error).encode()
         finally:
-            writer.close()
+            await close(writer)
 
 
 async def _reply(reader: asyncio.StreamReader) -> bytes:

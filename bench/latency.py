@@ -68,6 +68,7 @@ class LatencyTrial:
         self._client = client
         self._sink = sink
         self._file = folder / "fsync"
+        self._deadline = _SECONDS
 
     def measure(self) -> Mapping[str, float]:
         """Sends messages, and looks at the disk under the same conditions in between.
@@ -104,7 +105,7 @@ class LatencyTrial:
         }
 
     def _check_arrived(self) -> None:
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + self._deadline
         while (arrived := self._sink.count()) < self._client.sent:
             self._sink.check()
             if time.monotonic() > deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -174,3 +176,10 @@ class Load:
                 return seconds
             finally:
                 source.kill()
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Closes a client's connection, and waits until it is; one that has ended is well too."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()

@@ -14,13 +14,15 @@ from pathlib import Path
 
 from bench import load
 from bench.cases import cases
-from bench.daemon import tail
+from bench.daemon import free_port, tail
 from bench.error import BenchError
 from bench.flame import svg
+from bench.load import Sink
+from bench.processes import Tree
 from bench.signature import SigningKey
 from bench.stacks import Stack, read, summary
 from bench.systems.gateway import Gateway
-from bench.throughput import Throughput
+from bench.throughput import DEADLINE_SECONDS, FIRST_MESSAGES, Throughput, messages_for
 
 MISSING = "py-spy is needed: pip install py-spy (it is in the extra `dev`)"
 
@@ -54,36 +56,37 @@ def record(name: str, program: Path, seconds: float, folder: Path) -> list[Stack
     case = cases(seconds)[name]
     assert isinstance(case, Throughput)
     gateway = (case.gateway or Gateway)(SigningKey.make(folder / "s1.pem"))
-    case.gateway = None
     samples = folder / "samples"
     gateway.under = [
         *(program, "record", "--subprocesses", "--nolineno", "--rate", str(_RATE)),
         *("--format", "raw", "--output", samples, "--"),
     ]
-    place = folder / name
-    place.mkdir()
-    with case.trial(gateway, place) as trial:
-        trial.measure()
+    port, next_hop = free_port(), free_port()
+    sent = case.load_from(folder)
+    try:
+        with Sink(next_hop, folder) as sink:
+            gateway.start(folder / "instance", port, next_hop)
+            first = FIRST_MESSAGES / sent.run(FIRST_MESSAGES, port, sink, DEADLINE_SECONDS)
+            messages = messages_for(first, seconds)
+            sent.run(messages, port, sink, seconds + DEADLINE_SECONDS)
         [daemon] = gateway.daemons
-        for process in gateway.tree().members():
-            # It writes down what it saw when the program that it has started ends.
+        for process in Tree([daemon.pid]).members():
+            # The profiler writes down what it saw when the program that it has started ends.
             if process.parent == daemon.pid:
                 os.kill(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + _WRITE_SECONDS
-        while gateway.tree().members() and not _written(samples):
+        while any(not process.ended for process in Tree([daemon.pid]).members()):
             if time.monotonic() > deadline:
                 raise BenchError("py-spy has not ended", tail(daemon.log))
             time.sleep(0.05)
-        if not _written(samples):
-            raise BenchError("py-spy has recorded nothing", tail(daemon.log))
-        stacks = read(samples.read_text())
+    except BenchError as error:
+        raise BenchError(str(error), error.log or gateway.log()) from error
+    finally:
+        gateway.stop()
+    stacks = read(samples.read_text()) if samples.exists() else []
     if not stacks:
         raise BenchError("py-spy saw no worker", tail(daemon.log))
     return stacks
-
-
-def _written(samples: Path) -> bool:
-    return samples.exists() and samples.stat().st_size > 0
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -133,8 +133,10 @@ def corrected(times: float, cores: int, others: float, idle: float) -> float:
     Whatever idled could have been used already, so only the rest of what the others took counts:
     workers that wait for the disk would not have been quicker.
     """
+    if idle >= others:
+        return times
     used = cores - others - idle
-    return times * (used + max(0.0, others - idle)) / used
+    return times * (used + others - idle) / used
 
 
 def _children() -> float:

@@ -25,13 +25,15 @@ MEMORY = Figure("peak memory MB", 0, more_is_better=False)
 DEADLINE_SECONDS = 30.0
 SETTLE_SECONDS = 5.0
 MEMORY_SECONDS = 1.0
-_FIRST_MESSAGES = 200  # enough to start every process of every system
+FIRST_MESSAGES = 200
+"""Enough to start every process of every system."""
+
 _MOST_MESSAGES = 60_000
 
 
 def messages_for(rate: float, seconds: float) -> int:
     """How many messages take about `seconds` at `rate` per second."""
-    return max(_FIRST_MESSAGES, min(_MOST_MESSAGES, round(rate * seconds)))
+    return max(FIRST_MESSAGES, min(_MOST_MESSAGES, round(rate * seconds)))
 
 
 class Throughput(Case):
@@ -73,15 +75,19 @@ class Throughput(Case):
         self.gateway = gateway
         self.check = check
 
+    def load_from(self, folder: Path) -> Load:
+        """The load; where it is a message of its own, that is written into a file in `folder`."""
+        if self.content is None:
+            return self.load
+        message = folder / "message"
+        message.write_bytes(self.content.replace(b"\r\n", b"\n"))
+        return replace(self.load, message=message)
+
     @contextmanager
     def trial(self, system: System, folder: Path) -> Iterator[ThroughputTrial]:
         """Starts the system, checks the signature of one message, and warms it up."""
         port, next_hop = free_port(), free_port()
-        load = self.load
-        if self.content is not None:
-            message = folder / "message"
-            message.write_bytes(self.content.replace(b"\r\n", b"\n"))
-            load = replace(load, message=message)
+        load = self.load_from(folder)
         check = None
         if self.gateway is not None and isinstance(system, Gateway):
             system, check = self.gateway(system.key), self.check
@@ -126,7 +132,7 @@ class ThroughputTrial:
         self._sink = sink
         # The first messages start processes and compile code: they say little about the rate.
         # Those after them go on with that for half a measurement, and say enough.
-        first = _FIRST_MESSAGES / self._send(_FIRST_MESSAGES)
+        first = FIRST_MESSAGES / self._send(FIRST_MESSAGES)
         warm = messages_for(first, seconds / 2)
         self.messages = messages_for(warm / self._send(warm), seconds)
 
