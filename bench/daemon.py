@@ -103,7 +103,7 @@ class Daemon:
             BenchError: the process ended, or took too long.
         """
         started = time.monotonic()
-        while not _greets(port):
+        while not greets(port):
             self._keep_waiting(started + START_SECONDS, f"gave no SMTP banner on port {port}")
         self.start_seconds = time.monotonic() - started
 
@@ -154,9 +154,10 @@ class Daemon:
         time.sleep(0.05)
 
 
-def _greets(port: int) -> bool:
+def greets(port: int, host: str = LOCALHOST) -> bool:
+    """Whether an SMTP banner comes from there."""
     try:
-        with socket.create_connection((LOCALHOST, port), timeout=2) as connection:
+        with socket.create_connection((host, port), timeout=2) as connection:
             if not connection.recv(512).startswith(b"220"):
                 return False
             connection.sendall(b"QUIT\r\n")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bench.daemon import LOCALHOST, tail
+from bench.daemon import LOCALHOST, START_SECONDS, greets, tail
 from bench.error import BenchError
 from bench.processes import Tree
 from bench.signature import DOMAIN
@@ -56,6 +56,8 @@ class Sink:
         host: str = LOCALHOST,
         deferring: bool = False,
     ) -> None:
+        self._port = port
+        self._host = host
         self._counter = os.memfd_create("smtp-sink")
         command = ["smtp-sink", "-c", "-m", "1000"]
         if os.geteuid() == 0:
@@ -80,6 +82,17 @@ class Sink:
             )
 
     def __enter__(self) -> Sink:
+        """Waits until it listens: a system that comes too early may try again much later."""
+        deadline = time.monotonic() + START_SECONDS
+        while not greets(self._port, self._host):
+            try:
+                self.check()
+                if time.monotonic() > deadline:
+                    raise BenchError("smtp-sink gave no banner", tail(self.log))
+            except BenchError:
+                self._end()
+                raise
+            time.sleep(POLL_SECONDS)
         return self
 
     def __exit__(
@@ -88,6 +101,9 @@ class Sink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._process.kill()
         self._process.wait()
         os.close(self._counter)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import clicks, connections, large, latency, scaling
+from bench import clicks, connections, daemon, large, latency, scaling
 from bench.case import Case, Figure, Trial
 from bench.cases import cases
 from bench.clicks import Clicks
@@ -342,6 +342,17 @@ def test_the_sink_says_what_it_has_used(place: Path) -> None:
     place.chmod(0o755)
     with Sink(free_port(), place) as sink:
         assert 0 <= sink.cpu() < 60
+
+
+@needs_load
+def test_a_sink_listens_from_the_beginning_or_says_why_not(place: Path) -> None:
+    port = free_port()
+    with Sink(port, place) as sink:
+        assert daemon.greets(port)
+        assert sink.count() == 0
+    nowhere = Sink(port, place, host="192.0.2.1")
+    with pytest.raises(BenchError, match="smtp-sink ended with status"), nowhere:
+        pass
 
 
 def test_the_peak_of_memory_is_seen_though_it_has_passed() -> None:
