@@ -113,9 +113,9 @@ class ManyConnectionsTrial:
     async def _open(self) -> tuple[float, list[float]]:
         """Octets for each idle connection, and the seconds until new clients were greeted."""
         tree, port = self._idle.tree(), self._idle.port
-        await _converse(port)  # what the first connection needs is there for all
+        first, _ = await _converse(port)  # what it needs is there for all
         before = tree.memory()
-        writers: list[asyncio.StreamWriter] = []
+        writers = [first]
         try:
             for _ in range(0, self._case.idle, _AT_A_TIME):
                 conversations = [_converse(port) for _ in range(_AT_A_TIME)]
