@@ -65,14 +65,14 @@ LAYERS: Mapping[str, str] = {
         process
     """,
     "commands, and what tests are made with": """
-        cli testing pytest_plugin scaffold history trial __main__
+        cli testing pytest_plugin scaffold history trial doctor __main__
     """,
 }
 
 LIBRARIES: Mapping[str, str] = {
     "aiosmtpd": "smtp.session testing",
     "aiosmtplib": "delivery.connection delivery.greeting delivery.login delivery.protection",
-    "apsw": "spool queue.listing queue.change trial.scratch",
+    "apsw": "spool queue.listing queue.change trial.scratch doctor.shards doctor.sample",
     "argon2": "configuration.users",
     "click": "cli testing",
     "dns": "resolver testing",
@@ -99,7 +99,7 @@ PURE = """
     limits.rate limits.gcra delivery.dane delivery.mta_sts delivery.failures
     mail.seven_bit mail.pending_text
     mail.client mail.guard mail.notes mail.recipient
-    hooks.breaker hooks.histogram metrics.catalogue metrics.readings
+    doctor.finding doctor.mounts hooks.breaker hooks.histogram metrics.catalogue metrics.readings
     history.happening history.log_record history.story
     testing.changes testing.comparison testing.diff testing.fields testing.spans
     testing.conformance.report testing.conformance.request
