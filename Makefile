@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 CONFIG ?= gateway.yaml
 CASE ?=
 
-.PHONY: help demo run test check format bench profile lock clean
+.PHONY: help demo run test test-long check format bench profile lock clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 to 3.13 with its venv module is needed." \
@@ -32,6 +32,10 @@ run: $(VENV)/ready ## Run the gateway with gateway.yaml (CONFIG=…)
 
 test: $(VENV)/ready ## Run the tests
 	@$(BIN)/python -m pytest -n auto --dist worksteal -q
+
+test-long: $(VENV)/ready ## Run the long forms of the tests of faults: hours
+	@rm -rf build/faults/long
+	@$(BIN)/python -m pytest -m long -v --durations=0
 
 check: $(VENV)/ready ## Lint, types, documentation, and the work that a message costs
 	@$(BIN)/ruff check .

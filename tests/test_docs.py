@@ -266,7 +266,7 @@ GATEWAY_COMMANDS = [
 MAKE_TARGETS = [
     pytest.param(line.split()[1], id=f"{place} {line}")
     for place, line in _commands()
-    if re.fullmatch(r"make [a-z]+( .*)?", line)
+    if re.fullmatch(r"make [a-z-]+( .*)?", line)
 ]
 
 

@@ -22,6 +22,7 @@ from gateway.mail.address import domain_of, is_path
 from gateway.mail.guard import OPEN
 from gateway.mail.message import Message, Recipient
 from gateway.queue.dispatch import Dispatcher
+from gateway.smtp.attendance import Attendance
 from gateway.smtp.content import flaw, received_field
 from gateway.smtp.future_release import FutureReleaseError, from_field
 from gateway.smtp.traffic import Traffic
@@ -99,6 +100,7 @@ class Ingress:
             chain.steps[hook] for hook in ("mail", "claim", "rcpt", "message", "seal")
         )
         self.connections = 0
+        self.attendance = Attendance()
         self.accepted = 0
         self.traffic = Traffic()
 
