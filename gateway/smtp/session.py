@@ -35,7 +35,7 @@ COMMAND_LENGTH = 4096
 AUTH_LENGTH = 12288
 """Octets in an answer to AUTH (RFC 4954 4)."""
 TLS_HANDSHAKE_SECONDS = 30.0
-COMMANDS_IN_A_ROW = 16
+COMMANDS_IN_A_ROW = 4
 """Commands that a client may send at a time before it is the turn of others."""
 
 _CONTROLS = re.compile(rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")

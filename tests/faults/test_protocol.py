@@ -26,7 +26,7 @@ def message(self, message):
     for name in ("Subject", "From", "To", "X-None"):
         message.headers.get(name)
         message.headers.get_all(name)
-    for part in message.text_parts:
+    for part in message.text_parts():
         if part.editable:
             part.text += "A footer."
     message.headers.add("X-Site", "was here")
