@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 CONFIG ?= gateway.yaml
 CASE ?=
 
-.PHONY: help demo run test check format bench lock clean
+.PHONY: help demo run test test-long check format bench profile lock clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 to 3.13 with its venv module is needed." \
@@ -33,11 +33,16 @@ run: $(VENV)/ready ## Run the gateway with gateway.yaml (CONFIG=…)
 test: $(VENV)/ready ## Run the tests
 	@$(BIN)/python -m pytest -n auto --dist worksteal -q
 
-check: $(VENV)/ready ## Lint, types and documentation
+test-long: $(VENV)/ready ## Run the long forms of the tests of faults: hours
+	@rm -rf build/faults/long
+	@$(BIN)/python -m pytest -m long -v --durations=0
+
+check: $(VENV)/ready ## Lint, types, documentation, and the work that a message costs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/test_docs.py tests/test_docs_reference.py tests/test_architecture.py
+	@$(BIN)/python -m pytest -q tests/test_docs.py tests/test_docs_reference.py tests/docs/test_links.py tests/docs/test_reference.py tests/test_architecture.py
+	@$(BIN)/python -m bench.budget
 
 format: $(VENV)/ready ## Format the code
 	@$(BIN)/ruff check --fix --quiet .
@@ -45,6 +50,9 @@ format: $(VENV)/ready ## Format the code
 
 bench: $(VENV)/ready ## Measure, beside Postfix with OpenDKIM and Haraka where installed (CASE=4k)
 	@$(BIN)/python -m bench $(CASE)
+
+profile: $(VENV)/ready ## Show where the time of the workers goes, as a flame graph (CASE=4k)
+	@$(BIN)/python -m bench.profile $(CASE)
 
 clean: ## Remove what was installed and built
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -47,11 +47,16 @@ class Case(ABC):
 
     Attributes:
         figures: what comes out.
+        ahead: by the name of a peer, how many times better the gateway has to be in the first
+            figure.
+        signs: whether the first figure is of messages that are signed, each at least once.
         alone: whether it is about the gateway, and other systems have no part in it.
         sends_mail: whether it needs the load generator and its sink.
     """
 
     figures: tuple[Figure, ...]
+    ahead: Mapping[str, float] = {}
+    signs: ClassVar[bool] = False
     alone: ClassVar[bool] = False
     sends_mail: ClassVar[bool] = True
 

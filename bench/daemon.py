@@ -47,7 +47,8 @@ def tail(log: Path, lines: int = 15) -> str:
 class Daemon:
     """A process in the foreground of its own session, its output in a log file.
 
-    `ending` is the command that stops it in order, where SIGTERM is not the way.
+    `ending` is the command that stops it in order, where SIGTERM is not the way. `start_seconds` is
+    how long `wait_for_smtp` has waited.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Daemon:
         ending: Sequence[str | Path] = (),
     ) -> None:
         self.name = name
+        self.start_seconds = 0.0
         self._ending = [str(word) for word in ending]
         self.log = log
         with log.open("ab") as output:
@@ -100,9 +102,10 @@ class Daemon:
         Raises:
             BenchError: the process ended, or took too long.
         """
-        deadline = time.monotonic() + START_SECONDS
-        while not _greets(port):
-            self._keep_waiting(deadline, f"gave no SMTP banner on port {port}")
+        started = time.monotonic()
+        while not greets(port):
+            self._keep_waiting(started + START_SECONDS, f"gave no SMTP banner on port {port}")
+        self.start_seconds = time.monotonic() - started
 
     def stop(self) -> None:
         """Ends it and all that descends from it: with `ending`, or else SIGTERM.
@@ -134,6 +137,7 @@ class Daemon:
                     except ProcessLookupError:
                         pass  # it ended just now
             time.sleep(0.05)
+        self._process.poll()  # it may have ended since it was last looked at
 
     def _left(self, family: set[tuple[int, int]]) -> list[int]:
         self._process.poll()  # reaps it
@@ -150,9 +154,10 @@ class Daemon:
         time.sleep(0.05)
 
 
-def _greets(port: int) -> bool:
+def greets(port: int, host: str = LOCALHOST) -> bool:
+    """Whether an SMTP banner comes from there."""
     try:
-        with socket.create_connection((LOCALHOST, port), timeout=2) as connection:
+        with socket.create_connection((host, port), timeout=2) as connection:
             if not connection.recv(512).startswith(b"220"):
                 return False
             connection.sendall(b"QUIT\r\n")

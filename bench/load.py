@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import re
@@ -9,12 +10,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bench.daemon import LOCALHOST, tail
+from bench.daemon import LOCALHOST, START_SECONDS, greets, tail
 from bench.error import BenchError
+from bench.processes import Tree
 from bench.signature import DOMAIN
 
 POLL_SECONDS = 0.01
@@ -40,10 +43,21 @@ class Sink:
     """A running `smtp-sink` that counts messages; it keeps them if `record` names a folder.
 
     The counter goes to a file in memory: it costs the disk under test nothing, and reading it
-    does not wake anything.
+    does not wake anything. `host` is the address that it listens at; with `deferring` it answers
+    each MAIL with 4xx.
     """
 
-    def __init__(self, port: int, folder: Path, record: Path | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        folder: Path,
+        record: Path | None = None,
+        *,
+        host: str = LOCALHOST,
+        deferring: bool = False,
+    ) -> None:
+        self._port = port
+        self._host = host
         self._counter = os.memfd_create("smtp-sink")
         command = ["smtp-sink", "-c", "-m", "1000"]
         if os.geteuid() == 0:
@@ -54,10 +68,12 @@ class Sink:
                 nobody = pwd.getpwnam("nobody")
                 os.chown(record, nobody.pw_uid, nobody.pw_gid)
             command += ["-d", f"{record}/message."]
+        if deferring:
+            command += ["-r", "mail"]
         self.log = folder / "smtp-sink.log"
         with self.log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [*command, f"{LOCALHOST}:{port}", "1024"],
+                [*command, f"{host}:{port}", "1024"],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=self._counter,
@@ -66,6 +82,17 @@ class Sink:
             )
 
     def __enter__(self) -> Sink:
+        """Waits until it listens: a system that comes too early may try again much later."""
+        deadline = time.monotonic() + START_SECONDS
+        while not greets(self._port, self._host):
+            try:
+                self.check()
+                if time.monotonic() > deadline:
+                    raise BenchError("smtp-sink gave no banner", tail(self.log))
+            except BenchError:
+                self._end()
+                raise
+            time.sleep(POLL_SECONDS)
         return self
 
     def __exit__(
@@ -74,6 +101,9 @@ class Sink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._process.kill()
         self._process.wait()
         os.close(self._counter)
@@ -82,6 +112,10 @@ class Sink:
         """How many messages have arrived since the start."""
         size = os.fstat(self._counter).st_size
         return last_count(os.pread(self._counter, _ENOUGH, max(0, size - _ENOUGH)))
+
+    def cpu(self) -> float:
+        """Seconds of CPU time that it has used."""
+        return Tree([self._process.pid]).cpu()
 
     def check(self) -> None:
         """Raises BenchError if the sink has ended."""
@@ -158,3 +192,10 @@ class Load:
                 return seconds
             finally:
                 source.kill()
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Closes a client's connection, and waits until it is; one that has ended is well too."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()

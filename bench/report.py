@@ -11,6 +11,9 @@ from bench.case import Case, Figure
 from bench.machine import Machine
 from bench.table import aligned
 
+_SIGNING_SHARE = 30
+"""Percent of the machine's signatures per second that the gateway has to reach."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -107,6 +110,8 @@ class Report:
                     for ours, *peers in [self._contestants(result)]
                     for peer in peers
                 },
+                "ahead": dict(result.case.ahead),
+                "share_of_signatures": self._signing_share(result, self._contestants(result)[0]),
                 "bars": {f.name: f.bar for f in result.case.figures if f.bar is not None},
                 "failures": {name: asdict(f) for name, f in result.failures.items()},
             }
@@ -138,11 +143,33 @@ class Report:
                 [
                     f"  {figure.name}",
                     *(result.cell(system, figure) for system in systems),
-                    *("-" if ratio is None else f"{ratio:.1f}×" for ratio in ratios),
+                    *(
+                        self._ratio_cell(result.case, figure, *one)
+                        for one in zip(peers, ratios, strict=True)
+                    ),
                     *([figure.bar_cell()] if bars else []),
                 ]
             )
+        share = self._signing_share(result, ours)
+        if share is not None:
+            # The share of the machine's RSA signatures per second, of which each message has one.
+            blank = [""] * (len(rows[0]) - 2 - bars)
+            bar = [f"≥ {_SIGNING_SHARE}"] if bars else []
+            rows.append(["  % of the RSA-2048 rate", f"{share:.0f}", *blank, *bar])
         return aligned(rows)
+
+    @staticmethod
+    def _ratio_cell(case: Case, figure: Figure, peer: str, ratio: float | None) -> str:
+        if ratio is None:
+            return "-"
+        bar = case.ahead.get(peer) if figure is case.figures[0] else None
+        return f"{ratio:.1f}×" if bar is None else f"{ratio:.1f}× (≥ {bar:g})"
+
+    def _signing_share(self, result: Result, system: str) -> float | None:
+        """The rate of a system as a share of the machine's rate of signatures, in percent."""
+        rate = result.median(system, result.case.figures[0])
+        most = self.machine.signatures_all_cores
+        return 100 * rate / most if result.case.signs and rate and most else None
 
     def _contestants(self, result: Result) -> list[str]:
         """The systems that a case is about, ours first."""

@@ -153,4 +153,7 @@ class Client:
     async def is_closed(self) -> bool:
         """Waits for the gateway to close the connection; anything else that it says is false."""
         async with asyncio.timeout(DEADLINE):
-            return await self.reader.read() == b""
+            try:
+                return await self.reader.read() == b""
+            except ConnectionResetError:  # closed while something that we sent was on its way
+                return True

@@ -516,7 +516,11 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (["4k", "5k"], "no case '5k'; there are 4k, 50k, rewrite, personalize, chain"),
+            (
+                ["4k", "5k"],
+                "no case '5k'; there are 4k, 50k, all, rewrite, personalize, chain, latency, "
+                "scaling, connections, large, clicks, blackhole, backlog",
+            ),
             (["--repeat", "0"], "--repeat: must be 1 or more"),
             (["--seconds", "0.1"], "--seconds: must be from 0.5 to 20"),
             (["--seconds", "100"], "--seconds: must be from 0.5 to 20"),

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -36,53 +35,15 @@ from gateway.configuration.users import hash_password, save_user
 from gateway.hooks.load import LoadedPlugin, load_plugins
 from gateway.hooks.reference import GROUP
 from gateway.testing import NextHop
+from tests.docs.blocks import DOCUMENTS, PACKAGES, ROOT, TUTORIAL, Block, blocks
 
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted(
-    path
-    for pattern in ("*.md", "docs/*.md", "plugins/*/README.md", "bench/*.md", "examples/**/*.md")
-    for path in ROOT.glob(pattern)
-)
+HERE = [path for path in DOCUMENTS if path != TUTORIAL and PACKAGES not in path.parents]
+"""All but the tutorial (see tests/docs) and the packages (see tests/examples)."""
 
-NOT_TESTED = re.compile(r"\*Not tested here: \S.*\*")
+BLOCKS = [block for document in HERE for block in blocks(document)]
+
 UNCHECKED_LANGUAGES = {"", "text", "mermaid"}
 """What is shown and not run: pictures, output, and what is typed into other programs."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a document."""
-
-    document: Path
-    line: int
-    language: str
-    text: str
-    excused: bool
-
-    def __str__(self) -> str:
-        return f"{self.document.relative_to(ROOT)}:{self.line}"
-
-
-def _blocks(document: Path) -> Iterator[Block]:
-    lines = document.read_text().splitlines()
-    start: int | None = None
-    for number, line in enumerate(lines, 1):
-        if not line.lstrip().startswith("```"):
-            continue
-        if start is None:
-            start = number
-            continue
-        before = [text for text in lines[: start - 1] if text.strip()][-1:]
-        language = lines[start - 1].strip().removeprefix("```")
-        indent = len(lines[start - 1]) - len(lines[start - 1].lstrip())
-        text = "\n".join(line[indent:] for line in lines[start : number - 1]) + "\n"
-        excused = bool(before and NOT_TESTED.fullmatch(before[0]))
-        yield Block(document, start, language, text, excused)
-        start = None
-    assert start is None, f"{document}: a block does not end"
-
-
-BLOCKS = [block for document in DOCUMENTS for block in _blocks(document)]
 
 
 def _of(language: str) -> pytest.MarkDecorator:
@@ -232,8 +193,8 @@ def _shown(language: str, document: str, containing: str) -> str:
 
 
 async def test_the_first_plugin_works_in_a_gateway_and_so_does_the_client(site: Path) -> None:
-    """The YAML and the plugin of plugins.md, and the client of the README, all as they stand."""
-    configuration = _shown("yaml", "docs/plugins.md", "footer.py")
+    """The YAML and the plugin that are shown first, and the client of the README, as they stand."""
+    configuration = _shown("yaml", "docs/plugins/README.md", "footer.py")
     client = _shown("python", "README.md", "smtplib")
     async with NextHop() as receiver:
         file = site / "footer.yaml"
@@ -252,14 +213,14 @@ async def test_the_first_plugin_works_in_a_gateway_and_so_does_the_client(site: 
     )
 
 
-async def test_the_plugin_that_asks_a_database_holds_mail(site: Path, tmp_path: Path) -> None:
+def test_the_plugin_that_asks_a_database_holds_mail(site: Path, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "customers.db") as database:
         database.execute("CREATE TABLE watch (address TEXT)")
         database.execute("INSERT INTO watch VALUES ('eve@example.net')")
     database.close()
     (tmp_path / "site").mkdir()
     (tmp_path / "site/contact.py").write_text(_named_files()["site/contact.py"])
-    (plugin,) = _load(tmp_path, _shown("yaml", "docs/plugins.md", "contact.py"))
+    (plugin,) = _load(tmp_path, _shown("yaml", "docs/plugins/README.md", "contact.py"))
     assert plugin.entry.on_error == "quarantine"
     assert plugin.entry.timeout == 5.0
     for address, answer in (
@@ -268,7 +229,7 @@ async def test_the_plugin_that_asks_a_database_holds_mail(site: Path, tmp_path: 
     ):
         message = hooks.Message("ID1", "shop@example.com", hooks.Client("127.0.0.1"))
         message.add_recipient(address)
-        assert await plugin.hooks["message"](message) == answer
+        assert plugin.hooks["message"](message) == answer
 
 
 @_of("toml")
@@ -291,7 +252,7 @@ def _commands() -> Iterator[tuple[str, str]]:
             start = re.search(r"^ExecStart=\S*/(gateway .*)$", block.text, re.MULTILINE)
             if start:
                 yield str(block), start[1]
-    for document in DOCUMENTS:
+    for document in (*HERE, TUTORIAL):
         for number, line in enumerate(document.read_text().splitlines(), 1):
             for code in re.findall(r"`([^`]+)`", line):
                 yield f"{document.relative_to(ROOT)}:{number}", code
@@ -305,7 +266,7 @@ GATEWAY_COMMANDS = [
 MAKE_TARGETS = [
     pytest.param(line.split()[1], id=f"{place} {line}")
     for place, line in _commands()
-    if re.fullmatch(r"make [a-z]+( .*)?", line)
+    if re.fullmatch(r"make [a-z-]+( .*)?", line)
 ]
 
 
@@ -358,11 +319,11 @@ def test_a_make_target_exists(target: str) -> None:
 
 
 def test_every_command_is_described_somewhere() -> None:
-    text = "".join(document.read_text() for document in DOCUMENTS)
-    queue = command.commands["queue"]
-    assert isinstance(queue, click.Group)
-    for name in (*command.commands, *(f"queue {name}" for name in queue.commands)):
-        assert re.search(rf"gateway {name}\b", text), f"gateway {name}"
+    text = "".join(document.read_text() for document in (*HERE, TUTORIAL))
+    for name, found in command.commands.items():
+        inner = found.commands if isinstance(found, click.Group) else ()
+        for words in (name, *(f"{name} {one}" for one in inner)):
+            assert re.search(rf"gateway {words}\b", text), f"gateway {words}"
 
 
 @_of("ini")
@@ -415,45 +376,6 @@ def test_postfix_knows_the_settings(
     assert result.stderr == ""
     for value in re.findall(r"= ?(\S.*)$", block.text, re.MULTILINE):
         assert value in result.stdout
-
-
-# Links.
-
-
-def _anchors(document: Path) -> set[str]:
-    found = set()
-    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
-        plain = re.sub(r"[^\w\- ]", "", title.lower())
-        found.add(plain.replace(" ", "-"))
-    return found
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(document: Path) -> None:
-    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"https?:", target):
-            continue
-        path, _, anchor = target.partition("#")
-        file = (document.parent / path).resolve() if path else document
-        assert file.exists(), f"{document.name}: {target}"
-        if anchor:
-            assert anchor in _anchors(file), f"{document.name}: {target}"
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_files_of_the_code_that_are_named_exist(document: Path) -> None:
-    text = (ROOT / document).read_text()
-    named = re.findall(r"`((?:gateway|plugins|tests|bench|examples)/[\w./]+)`", text)
-    assert [name for name in named if not (ROOT / name).exists()] == []
-
-
-def test_every_document_is_linked_from_the_readme() -> None:
-    text = (ROOT / "README.md").read_text()
-    for document in DOCUMENTS:
-        name = str(document.relative_to(ROOT))
-        assert name == "README.md" or f"({name})" in text, name
 
 
 def test_the_changes_begin_with_this_version() -> None:

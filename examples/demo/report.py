@@ -15,7 +15,7 @@ What to try next:
   make run                            run a gateway with gateway.yaml, on 127.0.0.1:2525
   examples/demo/site/gateway.yaml     the configuration of this demo
   examples/demo/site/stay_inside.py   the plugin of this demo: change its rule
-  docs/plugins.md                     write a plugin of your own
+  docs/plugins/README.md              write a plugin of your own
   docs/operations.md                  set up a gateway that stays
 """
 

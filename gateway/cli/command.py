@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from gateway import __version__
+from gateway.cli.doctor import doctor
 from gateway.cli.options import DEFAULT_CONFIG, config_option, fail, fail_config, json_option, load
 from gateway.cli.plugin import plugin as plugin_group
 from gateway.cli.queue import queue
@@ -193,6 +194,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+gateway.add_command(doctor)
 gateway.add_command(plugin_group)
 gateway.add_command(queue)
 gateway.add_command(try_message)

@@ -106,6 +106,11 @@ class Spool(Section):
         """The file of the limits that all processes share."""
         return self.path / "limits"
 
+    @property
+    def logins(self) -> Path:
+        """The file of failed logins that all processes share."""
+        return self.path / "logins"
+
 
 class Tls(KeyPair):
     """TLS for the connections of clients."""
@@ -152,9 +157,30 @@ class Limits(Section):
     )
     hops: int = Field(50, description="Received fields before mail counts as looping.", ge=1)
     connections: int = Field(10000, description="Connections at a time, per worker.", ge=1)
+    connections_per_client: int = Field(
+        1000, description="Connections of one client address at a time, per worker.", ge=1
+    )
     command_timeout: Time = time_field("5m", "How long a client may be silent between commands.")
     data_timeout: Time = time_field("10m", "How long a client may be silent within a message.")
+    data_rate: Size = size_field(
+        "500",
+        "The slowest that a client may send a message, in octets a second; it may be slower for no "
+        "longer than data_timeout.",
+        ge=1,
+    )
+    message_timeout: Time = time_field(
+        "1h",
+        "How long a client may take for a message, from connecting or from its last message on.",
+    )
     errors: int = Field(20, description="Protocol errors before a connection is closed.", ge=1)
+    login_failures: int = Field(
+        5,
+        description="Failed logins from one address, or as one user, before the next waits.",
+        ge=1,
+    )
+    login_pause: Time = time_field(
+        "15m", "How long the next login from such an address waits at most; as such a user, 1m."
+    )
     hold: Annotated[Duration, AfterValidator(_hold)] | None = time_field(
         "30d",
         "How long a client may have mail kept before it goes out (RFC 4865); 0 or null for not at "

@@ -104,6 +104,13 @@ def _entry(document: YamlDocument, path: KeyPath, item: Any) -> PluginEntry:
             "for example {key: value}"
         )
         raise ConfigError([document.problem(below, message)])
+    problems = [
+        document.problem((*below, key), "the name of a setting is text", key=True)
+        for key in settings
+        if not isinstance(key, str)
+    ]
+    if problems:
+        raise ConfigError(problems)
     rules = check(Rules, document, {k: v for k, v in settings.items() if k in RESERVED}, below)
     return PluginEntry(
         name=name_of(reference),

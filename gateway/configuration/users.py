@@ -8,6 +8,7 @@ import secrets
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from stat import S_IMODE, S_IRWXO
 from threading import Lock
@@ -60,7 +61,9 @@ class Users:
     def __init__(self, hashes: Mapping[str, str], clock: Callable[[], float] = monotonic) -> None:
         self._hashes = dict(hashes)
         self._hasher = argon2.PasswordHasher()
-        self._nobody = _unknown(next(iter(self._hashes.values()), None))
+        ordered = sorted(self._hashes.values())
+        self._nobodies = [_unknown(like) for like in ordered] or [_unknown(None)]
+        self._secret = sha256("".join(ordered).encode()).digest()
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._logins: OrderedDict[bytes, float] = OrderedDict()
@@ -75,15 +78,14 @@ class Users:
         Takes tens of milliseconds of CPU unless the login is remembered, for unknown names too:
         call it in a thread. May be called from several threads.
         """
-        octets = password.encode("utf-8", "surrogatepass")
-        if len(octets) > _MAX_PASSWORD:
+        if len(password) > _MAX_PASSWORD:
             return False
-        login = len(name).to_bytes(4, "big") + name.encode("utf-8", "surrogatepass") + octets
-        digest = hmac.digest(self._key, login, "sha256")
-        if self._remembered(digest):
+        octets = password.encode("utf-8", "surrogatepass")
+        digest = self._digest(name, octets)
+        if self._is_remembered(digest):
             return True
         try:
-            self._hasher.verify(self._hashes.get(name, self._nobody), octets)
+            self._hasher.verify(self._hashes.get(name) or self._nobody(name), octets)
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
         if name not in self._hashes:
@@ -95,7 +97,26 @@ class Users:
                 self._logins.popitem(last=False)
         return True
 
-    def _remembered(self, digest: bytes) -> bool:
+    def remembers(self, name: str, password: str) -> bool:
+        """Whether a user has logged in with this password a short while ago. Quick."""
+        if len(password) > _MAX_PASSWORD:
+            return False
+        return self._is_remembered(self._digest(name, password.encode("utf-8", "surrogatepass")))
+
+    def _digest(self, name: str, password: bytes) -> bytes:
+        login = len(name).to_bytes(4, "big") + name.encode("utf-8", "surrogatepass") + password
+        return hmac.digest(self._key, login, "sha256")
+
+    def _nobody(self, name: str) -> str:
+        """A hash for an unknown name.
+
+        Where hashes differ in what they cost, so do unknown names, each always in the same way and
+        in all processes: nobody can tell by the time whether a name is known.
+        """
+        digest = hmac.digest(self._secret, name.encode("utf-8", "surrogatepass"), "sha256")
+        return self._nobodies[int.from_bytes(digest, "big") % len(self._nobodies)]
+
+    def _is_remembered(self, digest: bytes) -> bool:
         with self._lock:
             until = self._logins.get(digest)
             if until is None:

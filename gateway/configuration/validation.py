@@ -199,7 +199,7 @@ def _problems(
             message = "missing" + _meaning(field)
         elif sort == "invalid_key":
             is_key = True
-            message = f"a key must be text, not {kind(where[-1])}; put it in quotes"
+            message = f"a key must be text, not {kind(item['input'])}; put it in quotes"
         elif sort in ("value_error", "assertion_error"):
             message = " ".join(str(context.get("error") or item["msg"]).split())
         elif sort in ("literal_error", "enum"):

@@ -132,8 +132,8 @@ class RecipientReplica:
         self._client: ClientReplica | None = None
         message = None
         if original.message is not None:
-            replica = MessageReplica(original.message, wholes)
-            message, self._client = replica.subject, replica.client
+            self._client = ClientReplica(original.message.client)
+            message = _growing(original.message, self._client.subject, wholes)
         self.subject = _recipient(original, message)
         if message is not None and message.guard.rights is not OPEN:
             message.guard.subject = self.subject
@@ -157,6 +157,22 @@ def _apart(original: Message, client: Client, whole: Message | None) -> Message:
     # No hook may exchange these, and its guard has been copied too.
     object.__setattr__(copy, "client", client)
     object.__setattr__(copy, "_whole", whole)
+    return copy
+
+
+def _growing(original: Message, client: Client, wholes: Wholes) -> Message:
+    """A copy of a message to which one recipient comes after the other; made once.
+
+    A copy for each of them would take time by the square of their number.
+    """
+    copy = wholes.get(original)
+    if copy is None:
+        copy = wholes[original] = _apart(original, client, None)
+    else:
+        object.__setattr__(copy, "client", client)
+        for one in original.recipients[len(copy.recipients) :]:
+            copy.take(_recipient(one, copy))
+    copy.guard.rights = original.guard.rights
     return copy
 
 

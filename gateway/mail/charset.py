@@ -10,6 +10,7 @@ Their other forms (U+301C, U+2212, U+2016 …), which macOS writes, are encoded 
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
@@ -77,6 +78,7 @@ _JAPANESE = frozenset(("iso2022_jp", "cp932", "euc_jp"))
 # Here ASCII text is made of the same octets.
 _ASCII_BASED = frozenset(("utf-8", "cp1252", "cp932", "euc_jp", "cp949", "gb18030", "big5hkscs"))
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _VARIANTS = str.maketrans(jis.VARIANTS)
 
 Edit = tuple[int, int, str]
@@ -115,7 +117,10 @@ def decode(data: bytes, charset: str) -> str:
         return jis.decode(data)
     if codec == "euc_jp":
         return jis.decode_euc(data)
-    return data.decode(codec)
+    text = data.decode(codec)
+    if codec == "utf-7" and (half := _HALF_PAIR.search(text)):
+        raise UnicodeDecodeError(codec, data, 0, len(data), f"half a pair: {half[0]!a}")
+    return text
 
 
 def decode_lossy(data: bytes, charset: str) -> str:
@@ -131,7 +136,9 @@ def decode_lossy(data: bytes, charset: str) -> str:
             return jis.decode(data, lossy=True)
         if codec == "euc_jp":
             return jis.decode_euc(data, lossy=True)
-        return data.decode(codec, "replace")
+        text = data.decode(codec, "replace")
+        # Python's decoder lets them pass, and no encoder takes them.
+        return _HALF_PAIR.sub("\ufffd", text) if codec == "utf-7" else text
     except UnicodeError:  # codecs such as UTF-16 have errors that no handler sees
         return data.decode("ascii", "replace")
 

@@ -53,6 +53,8 @@ class WorkerMetrics:
         if self._spool.failure is not None:
             full = any(shard.full for shard in self._spool.shards)
             storage = "full" if full else "failed"
+        elif self._spool.left:
+            storage = "damaged"
         return Report(storage, open_breakers(self._chain))
 
     def read(self) -> Readings:

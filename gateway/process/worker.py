@@ -48,6 +48,7 @@ from gateway.queue.pauses import Pauses
 from gateway.queue.schedule import RetryPolicy
 from gateway.queue.settle import Settler
 from gateway.smtp.allowance import Allowance
+from gateway.smtp.guesses import PLACES, Guesses
 from gateway.smtp.ingress import Ingress
 from gateway.smtp.listener import Listener
 from gateway.smtp.reception import Reception
@@ -152,8 +153,12 @@ class Worker:
             allowance=_allowance(config),
         )
         logins = bool(self._chain.steps["auth"])
+        # A file of its own: guessers must not fill the one that plugins need.
+        self._logins = Limits(config.spool.logins, places=PLACES)
+        limits = config.limits
+        guesses = Guesses(self._logins, limits.login_failures, limits.login_pause, clock)
         self._listeners = [
-            _listener(listen, self._ingress, logins or listen.users is not None)
+            _listener(listen, self._ingress, logins or listen.users is not None, guesses)
             for listen in config.listen
         ]
         self._queue = QueueService(
@@ -282,6 +287,7 @@ class Worker:
         self._spool.close()
         await stop_plugins(self._plugins)
         self._limits.close()
+        self._logins.close()
         log.info("stopped")
 
 
@@ -313,7 +319,7 @@ def _remove_dead_sockets(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _listener(listen: Listen, ingress: Ingress, logins: bool) -> Listener:
+def _listener(listen: Listen, ingress: Ingress, logins: bool, guesses: Guesses) -> Listener:
     context: ssl.SSLContext | None = None
     if listen.tls is not None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -326,6 +332,7 @@ def _listener(listen: Listen, ingress: Ingress, logins: bool) -> Listener:
         users=load_users(listen.users) if listen.users is not None else None,
         logins=logins,
         plaintext_auth=listen.plaintext_auth,
+        guesses=guesses,
     )
 
 

@@ -65,23 +65,30 @@ class AlarmClock:
         self._timer = None
         if self._stopped:
             return
-        try:
-            self._look()
-        except Exception:
-            log.exception("the queue cannot be looked through")
-            self.set(self._clock() + DEFECT_DELAY)
+        self._look()
 
     def _look(self) -> None:
         now = self._clock()
         touched: set[tuple[str, int]] = set()
         following: list[float] = []
         for shard, after in self._scanned.items():
-            touched.update(shard.due_lanes(after, now))
+            try:
+                touched.update(shard.due_lanes(after, now))
+                due = shard.next_due(now)
+            except Exception:
+                # A shard that is damaged must not keep up the mail in the others.
+                log.exception("shard %04d cannot be looked through", shard.number)
+                following.append(now + DEFECT_DELAY)
+                continue
             self._scanned[shard] = now
-            due = shard.next_due(now)
             if due is not None:
                 following.append(due)
         for lane, priority in touched:
-            self._due(lane, priority)
+            try:
+                self._due(lane, priority)
+            except Exception:
+                log.exception("the mail of the lane %s cannot be read", lane)
+                self._scanned = dict.fromkeys(self._scanned, -1.0)
+                following.append(now + DEFECT_DELAY)
         if following:
             self.set(min(following))

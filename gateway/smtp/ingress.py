@@ -24,6 +24,7 @@ from gateway.mail.guard import OPEN
 from gateway.mail.message import Message, Recipient
 from gateway.queue.dispatch import Dispatcher
 from gateway.smtp.allowance import Allowance
+from gateway.smtp.attendance import Attendance
 from gateway.smtp.content import flaw, flaw_of, received_field
 from gateway.smtp.future_release import FutureReleaseError, from_field
 from gateway.smtp.traffic import Traffic
@@ -105,6 +106,7 @@ class Ingress:
             chain.steps[hook] for hook in ("mail", "claim", "rcpt", "message", "seal")
         )
         self.connections = 0
+        self.attendance = Attendance()
         self.accepted = 0
         self.traffic = Traffic()
 

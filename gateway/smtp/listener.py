@@ -9,17 +9,19 @@ from typing import Protocol
 from gateway.configuration.network import NetworkSet
 from gateway.configuration.users import Users
 from gateway.mail.message import Client
+from gateway.smtp.guesses import Guesses
 from gateway.smtp.ingress import Ingress
+from gateway.smtp.patience import Patience
 
 
 class OpenSession(Protocol):
     """What a listener knows of a session.
 
     Attributes:
-        deadline: until when the client must have said something, on the loop's clock.
+        patience: until when the client must have gone on, on the loop's clock.
     """
 
-    deadline: float
+    patience: Patience
 
     @property
     def busy(self) -> bool:
@@ -27,6 +29,9 @@ class OpenSession(Protocol):
 
     def dismiss(self, reply: str) -> None:
         """Says a last word and closes."""
+
+    def expire(self, reply: str) -> None:
+        """The client took too long: it is dismissed, and cut off if it does not take that in."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +45,7 @@ class Listener:
         users: who may log in, besides those whom an `auth` hook lets in.
         logins: whether AUTH is offered at all.
         plaintext_auth: whether AUTH is offered without TLS.
+        guesses: counts failed logins; None: as many as one likes.
         sessions: those that are open.
         stopping: no new transaction begins.
     """
@@ -51,16 +57,17 @@ class Listener:
     users: Users | None = None
     logins: bool = False
     plaintext_auth: bool = False
+    guesses: Guesses | None = None
     sessions: set[OpenSession] = field(default_factory=set)
     stopping: bool = False
 
     def dismiss_silent(self, now: float) -> None:
-        """Ends the sessions that have been silent for too long; `now` is on the loop's clock.
+        """Ends the sessions whose clients take too long; `now` is on the loop's clock.
 
         One look at all of them now and then costs less than a timer for each command.
         """
-        for session in [late for late in self.sessions if now > late.deadline]:
-            session.dismiss("421 4.4.2 Timeout, closing the connection")
+        for session in [late for late in self.sessions if now > late.patience.deadline]:
+            session.expire("421 4.4.2 Timeout, closing the connection")
 
     def may_relay(self, client: Client) -> bool:
         """Whether a client may send to any domain: it is in an allowed network, or logged in."""

@@ -20,10 +20,14 @@ from aiosmtpd.smtp import SMTP
 from gateway.hooks.actions import Reject, Tempfail
 from gateway.hooks.plugin import Login
 from gateway.mail.message import Client
+from gateway.smtp.attendance import place_of
+from gateway.smtp.authentication import authenticate
 from gateway.smtp.future_release import advertisement
+from gateway.smtp.guesses import TooManyGuessesError
 from gateway.smtp.ingress import Transaction
 from gateway.smtp.line_reader import LineReader
 from gateway.smtp.listener import Listener
+from gateway.smtp.patience import Patience
 
 READ_BLOCK = 64 << 10
 COMMAND_LENGTH = 4096
@@ -31,8 +35,12 @@ COMMAND_LENGTH = 4096
 AUTH_LENGTH = 12288
 """Octets in an answer to AUTH (RFC 4954 4)."""
 TLS_HANDSHAKE_SECONDS = 30.0
+COMMANDS_IN_A_ROW = 4
+"""Commands that a client may send at a time before it is the turn of others."""
 
 _CONTROLS = re.compile(rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+
+_LAST_COMMANDS = frozenset({b"DATA", b"BDAT"})
 
 log = logging.getLogger("gateway.session")
 
@@ -78,7 +86,7 @@ class Session(SMTP):
         self.listener = listener
         self.ingress = listener.ingress
         self.limits = listener.ingress.limits
-        self.deadline = 0.0
+        self.patience = Patience(self.limits, loop.time())
         self.client = Client("")
         self.transaction: Transaction | None = None
         self._errors = 0
@@ -87,7 +95,9 @@ class Session(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
+        self._peer = transport.get_extra_info("peername") or ("", 0)
         self.ingress.connections += 1
+        self.ingress.attendance.come(place_of(self._peer[0]))
         self.ingress.traffic.connections += 1
         self.listener.sessions.add(self)
         super().connection_made(transport)
@@ -95,6 +105,7 @@ class Session(SMTP):
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone, from whichever side."""
         self.ingress.connections -= 1
+        self.ingress.attendance.go(place_of(self._peer[0]))
         self.listener.sessions.discard(self)
         super().connection_lost(error)
 
@@ -109,7 +120,11 @@ class Session(SMTP):
         self.transaction = None
 
     def _reset_timeout(self, duration: float | None = None) -> None:
-        self.deadline = self.loop.time() + (duration or self.limits.command_timeout)
+        now = self.loop.time()
+        if duration is None:
+            self.patience.work(now)
+        else:
+            self.patience.await_content(now, self.reader.octets, duration)
 
     def say(self, reply: str) -> None:
         """Writes a reply."""
@@ -122,9 +137,15 @@ class Session(SMTP):
 
     def dismiss(self, reply: str) -> None:
         """Says a last word and closes."""
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             self.say(reply)
             self.transport.close()
+
+    def expire(self, reply: str) -> None:
+        """The client took too long: it is dismissed, and cut off if it does not take that in."""
+        if self.transport is not None and self.transport.is_closing():
+            self.transport.abort()
+        self.dismiss(reply)
 
     async def _handle_client(self) -> None:
         try:
@@ -139,7 +160,14 @@ class Session(SMTP):
     async def _talk(self) -> None:
         await self._greet()
         commands = self.commands
+        pipelined = 0
         while True:
+            self.patience.await_command()
+            if len(self.reader):
+                # What has arrived already is read without a pause, and others have to have a turn.
+                pipelined += 1
+                if not pipelined % COMMANDS_IN_A_ROW:
+                    await asyncio.sleep(0)
             line = await self._read_line()
             verb, _, argument = line.partition(b" ")
             command = commands.get(verb.upper())
@@ -154,12 +182,15 @@ class Session(SMTP):
                 else:
                     await command(self, text)
             await self._writer.drain()
-            if self.listener.stopping and self.transaction is None:
-                self.end("421 4.3.2 The gateway is shutting down, please come again")
+            if self.transaction is None:
+                if verb.upper() in _LAST_COMMANDS:
+                    self.patience.begin(self.loop.time())
+                if self.listener.stopping:
+                    self.end("421 4.3.2 The gateway is shutting down, please come again")
 
     async def _greet(self) -> None:
         assert self.transport is not None
-        address, port = (self.transport.get_extra_info("peername") or ("", 0))[:2]
+        address, port = self._peer[:2]
         tls = self.transport.get_extra_info("ssl_object")
         client = self.client = Client(
             address.removeprefix("::ffff:"),
@@ -170,6 +201,9 @@ class Session(SMTP):
         ingress = self.ingress
         if ingress.connections > self.limits.connections:
             self.end("421 4.3.2 Too many connections, please try again later")
+        if ingress.attendance.count(place_of(address)) > self.limits.connections_per_client:
+            log.info("%s: too many connections", client.address)
+            self.end("421 4.7.0 Too many connections of yours, please try again later")
         answer = await ingress.chain.connect(client)
         if isinstance(answer, Reject):
             self.end(f"554 {answer.status} {answer.text}")
@@ -355,26 +389,21 @@ class Session(SMTP):
 
     async def _log_in(self, mechanism: str, username: str, password: str) -> None:
         login = Login(self.client, mechanism, username, password)
-        answer = await self.ingress.chain.auth(login)
-        if isinstance(answer, Tempfail):
-            self.refuse(f"454 {answer.status} {answer.text}")
-        elif answer is None and not await self._is_user(username, password):
-            log.warning("%s: login as %r failed", self.client.address, username)
-            self.wrong("535 5.7.8 The user name or the password is wrong")
-        elif isinstance(answer, Reject):
-            log.warning("%s: login as %r refused", self.client.address, username)
-            self.wrong(f"535 {answer.status} {answer.text}")
-        else:
+        try:
+            refusal = await authenticate(self.listener, login)
+        except TooManyGuessesError as error:
+            if self._errors:
+                self.end(f"421 4.7.0 {error}")
+            self.wrong(f"454 4.7.0 {error}")
+            return
+        if refusal is None:
             # Mail that was accepted keeps the client as it was then.
             self.client = replace(self.client, user=login.user)
             self.say("235 2.7.0 Welcome")
-
-    async def _is_user(self, username: str, password: str) -> bool:
-        users = self.listener.users
-        if users is None:
-            return False
-        # Checking a hash takes tens of milliseconds on purpose.
-        return await self.loop.run_in_executor(None, users.verify, username, password)
+        elif refusal[0] == "4":
+            self.refuse(refusal)
+        else:
+            self.wrong(refusal)
 
     async def _noop(self, arg: str) -> None:
         """NOOP."""

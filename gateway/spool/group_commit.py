@@ -71,6 +71,18 @@ def _answer(write: _Write, error: SpoolError | None) -> None:
         log.exception("the end of a write could not be handled")
 
 
+def _concerns_it_alone(error: Exception, write: _Write) -> bool:
+    """Whether a write is wrong itself, and neither the disk nor the others are.
+
+    One about accepted mail is kept until the disk works. If what it changes lies on a damaged page
+    that is never, and it must not keep all others waiting. New mail that meets such a page says
+    that the file is not fit to take any.
+    """
+    if isinstance(error, apsw.CorruptError) and write.ids is None:
+        return True
+    return isinstance(error, _DEFECTS) or not isinstance(error, apsw.Error | OSError)
+
+
 class GroupCommit(ABC):
     """A database that is written by group commit.
 
@@ -223,7 +235,7 @@ class GroupCommit(ABC):
                 try:
                     write.apply(db)
                 except Exception as error:
-                    if isinstance(error, apsw.Error | OSError) and not isinstance(error, _DEFECTS):
+                    if not _concerns_it_alone(error, write):
                         raise
                     log.exception("shard %04d: a write cannot be made", self.number)
                     db.execute("ROLLBACK")

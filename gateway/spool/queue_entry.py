@@ -1,8 +1,14 @@
-"""Mail in the queue, as values: copies of messages, their recipients by lane. Pure."""
+"""Mail in the queue, as values: copies of messages, their recipients by lane. Pure.
+
+What the columns of a row say is sealed by a CRC-32 in its JSON, as contents have theirs: an octet
+that changes on the disk must not send mail to somebody else.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +19,8 @@ from gateway.spool import queue_id
 
 if TYPE_CHECKING:
     from gateway.spool.shard import Shard
+
+_CHECKSUM = re.compile(r'(?:, )?"crc32": ([0-9]+)}\Z')
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +78,14 @@ class Envelope:
             "seal": self.seal,
             "trace": self.trace,
         }
-        return json.dumps({name: value for name, value in data.items() if value})
+        text = json.dumps({name: value for name, value in data.items() if value})
+        return _with_checksum(text, self._columns)
+
+    @property
+    def _columns(self) -> str:
+        """What the columns hold."""
+        numbers = f"{self.id} {self.copy} {float(self.received)} {self.size}"
+        return f"{numbers}\n{self.stream}\n{self.sender}"
 
 
 @dataclass(slots=True, eq=False)
@@ -127,8 +142,8 @@ class Settlement:
     reports: list[Placed] = field(default_factory=list)
 
 
-def parameters_of(item: Item) -> str | None:
-    """What RCPT, plugins and people said of a recipient, as JSON; None if they said nothing."""
+def parameters_of(item: Item) -> str:
+    """What RCPT, plugins and people said of a recipient, as JSON."""
     recipient = item.recipient
     data: dict[str, Any] = {}
     if recipient.notify is not None:
@@ -145,13 +160,19 @@ def parameters_of(item: Item) -> str | None:
         data["via"] = item.via
     if item.home:
         data["home"] = item.home
-    return json.dumps(data, ensure_ascii=False) if data else None
+    text = json.dumps(data, ensure_ascii=False) if data else "{}"
+    return _with_checksum(text, f"{item.number} {recipient.address}")
 
 
 def item_of(number: int, address: str, parameters: str | None, attempts: int) -> Item:
-    """The recipient that the columns of `deliveries` hold."""
+    """The recipient that the columns of `deliveries` hold.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: they are damaged.
+    """
     if parameters is None:
         return Item(number, Recipient(address), attempts)
+    _check(parameters, f"{number} {address}")
     data = json.loads(parameters)
     notify = data.get("notify")
     recipient = Recipient(
@@ -174,9 +195,13 @@ def item_of(number: int, address: str, parameters: str | None, attempts: int) ->
 def envelope_of(
     copy: int, id_: int, received: float, sender: str, stream: str, size: int, text: str
 ) -> Envelope:
-    """The envelope that the columns of `messages` hold."""
+    """The envelope that the columns of `messages` hold.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: they are damaged.
+    """
     data = json.loads(text)
-    return Envelope(
+    envelope = Envelope(
         id=id_,
         copy=copy,
         received=received,
@@ -201,3 +226,25 @@ def envelope_of(
         seal=data.get("seal", 0),
         trace=data.get("trace", ""),
     )
+    _check(text, envelope._columns)
+    return envelope
+
+
+def _with_checksum(text: str, columns: str) -> str:
+    """A JSON object with a checksum of itself and of the columns beside it."""
+    checksum = zlib.crc32(f"{columns}\n{text}".encode())
+    return f'{text[:-1]}{", " if len(text) > 2 else ""}"crc32": {checksum}}}'
+
+
+def _check(text: str, columns: str) -> None:
+    """Compares what `_with_checksum` wrote; what an earlier version wrote has no checksum.
+
+    Raises:
+        ValueError: something has changed.
+    """
+    match = _CHECKSUM.search(text)
+    if match is None:
+        return
+    checksum = zlib.crc32(f"{columns}\n{text[: match.start()]}}}".encode())
+    if checksum != int(match[1]):
+        raise ValueError("its checksum does not fit")

@@ -53,6 +53,12 @@ _WARN = "UPDATE deliveries SET parameters=? WHERE id=? AND number=?"
 _DELETE_COPIES = "DELETE FROM messages WHERE copy IN (SELECT copy FROM deliveries WHERE id=?)"
 _INSERT_EVENT = "INSERT INTO events VALUES (?,?)"
 
+_TEXTS = (
+    ("deliveries", "id", ("recipient", "parameters")),
+    ("messages", "copy", ("sender", "stream", "envelope")),
+)
+"""Columns of a damaged entry that people read, with their tables and the column to find them by."""
+
 log = logging.getLogger("gateway.spool")
 
 
@@ -228,9 +234,10 @@ class Shard(GroupCommit):
 
         Returns them and whether more may be there.
         """
+        # Text as octets: where it is damaged and no UTF-8 any more, one row is, and not all.
         sql = (
-            "SELECT id, number, copy, recipient, parameters, attempts FROM deliveries"
-            " WHERE lane=? AND priority=? AND due<=? ORDER BY due LIMIT ?"
+            "SELECT id, number, copy, CAST(recipient AS BLOB), CAST(parameters AS BLOB), attempts"
+            " FROM deliveries WHERE lane=? AND priority=? AND due<=? ORDER BY due LIMIT ?"
         )
         entries: dict[int, Entry] = {}
         count = seen = 0
@@ -243,12 +250,15 @@ class Shard(GroupCommit):
             if count == limit:
                 break
             try:
-                item = item_of(number, recipient, parameters, attempts)
+                text = None if parameters is None else parameters.decode()
+                item = item_of(number, recipient.decode(), text, attempts)
                 entry = entries.get(copy)
                 if entry is None:
                     entry = Entry(self, self._envelope(copy), lane, priority, [])
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                self._set_aside(id_, number, error)
+                if entry.envelope.id != id_:
+                    raise ValueError("its message is another one's")
+            except (ValueError, TypeError, KeyError, AttributeError, apsw.CorruptError) as error:
+                self._set_aside(id_, number, copy, error)
                 continue
             entries[copy] = entry
             entry.items.append(item)
@@ -264,7 +274,7 @@ class Shard(GroupCommit):
             raise ValueError("its message is missing")
         return envelope_of(copy, *row)
 
-    def _set_aside(self, id_: int, number: int, error: Exception) -> None:
+    def _set_aside(self, id_: int, number: int, copy: int, error: Exception) -> None:
         """Holds a row that cannot be read for a person; it must not stop the others."""
         log.error("%s: held: damaged on disk: %s", queue_id.to_text(id_), error)
         reason = f"damaged on disk: {error}"
@@ -272,6 +282,8 @@ class Shard(GroupCommit):
         def hold(db: apsw.Connection) -> None:
             sql = "UPDATE deliveries SET due=NULL, held=? WHERE id=? AND number=?"
             db.execute(sql, (reason, id_, number))
+            for (table, key, columns), value in zip(_TEXTS, (id_, copy), strict=True):
+                _make_readable(db, table, key, value, columns)
 
         self.change(hold, lambda error: None)
 
@@ -281,9 +293,12 @@ class Shard(GroupCommit):
 
     def content(self, copy: int) -> Content | None:
         """A copy's content; None if it is gone or damaged. If it is large, reading it tells."""
-        row = self._reader.execute(
-            "SELECT content, checksum, size FROM messages WHERE copy=?", (copy,)
-        ).fetchone()
+        try:
+            row = self._reader.execute(
+                "SELECT content, checksum, size FROM messages WHERE copy=?", (copy,)
+            ).fetchone()
+        except apsw.CorruptError:
+            return None
         if row is None:
             return None
         content, checksum, size = row
@@ -296,7 +311,10 @@ class Shard(GroupCommit):
 
     def _part(self, copy: int, number: int) -> bytes | None:
         # A statement that has come to its end holds no lock on the log.
-        rows: list[Any] = self._reader.execute(_SELECT_PART, (copy, number)).fetchall()
+        try:
+            rows: list[Any] = self._reader.execute(_SELECT_PART, (copy, number)).fetchall()
+        except apsw.CorruptError:
+            return None
         return rows[0][0] if rows else None
 
     def has_events(self, until: int) -> bool:
@@ -322,3 +340,20 @@ def _insert_parts(db: apsw.Connection, copy: int, content: Content) -> int:
         checksum = zlib.crc32(block, checksum)
         db.execute(_INSERT_PART, (copy, number, block))
     return checksum
+
+
+def _make_readable(
+    db: apsw.Connection, table: str, key: str, value: int, columns: Sequence[str]
+) -> None:
+    """Writes text that is no UTF-8 any more as text with escapes, so that it can be listed."""
+    for column in columns:
+        query = f"SELECT DISTINCT CAST({column} AS BLOB) FROM {table} WHERE {key}=?"  # noqa: S608
+        rows: list[Any] = db.execute(query, (value,)).fetchall()
+        for (octets,) in rows:
+            readable = None if octets is None else octets.decode(errors="backslashreplace")
+            if readable is not None and readable.encode() != octets:
+                db.execute(
+                    f"UPDATE {table} SET {column}=?"  # noqa: S608
+                    f" WHERE {key}=? AND CAST({column} AS BLOB)=?",
+                    (readable, value, octets),
+                )

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from gateway.spool.queue_id import SHARD_BITS
+from gateway.spool.room import room_of
 from gateway.spool.shard import Shard
 from gateway.spool.shard_file import ShardBusyError, SpoolError
 
@@ -120,7 +121,7 @@ class Spool:
                 status = os.statvfs(self.folder)
             except OSError as error:
                 return SpoolError(f"{self.folder}: {error.strerror}")
-            self._room = status.f_bavail * status.f_frsize if status.f_favail else 0
+            self._room = room_of(status)
             self._room_known_until = now + ROOM_SECONDS
         if self._room < self._reserve + size:
             return SpoolError(f"{self.folder}: no room on the disk", full=True)
@@ -130,6 +131,11 @@ class Spool:
     def failure(self) -> str | None:
         """Why mail would not be safe now; None if it is."""
         return next((shard.failure for shard in self.shards if shard.failure), None)
+
+    @property
+    def left(self) -> frozenset[int]:
+        """The numbers of shards that cannot be read: their mail waits for a person."""
+        return frozenset(self._broken)
 
     @property
     def commits(self) -> int:

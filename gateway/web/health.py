@@ -41,7 +41,8 @@ class Report:
     """What a process says of itself.
 
     Attributes:
-        storage: what keeps it from writing mail: `full`, `failed`, or '' if it can.
+        storage: what keeps it from writing mail: `full` or `failed`; `damaged` if it can, and
+            mail that was accepted cannot be read; '' if all is well.
         breakers: those that are not closed.
     """
 
@@ -123,7 +124,9 @@ def judge(
     for name, seconds in silent.items():
         problems[name] = f"has not answered for {seconds:.0f} s"
     for name, report in reports.items():
-        if report.storage:
+        if report.storage == "damaged":
+            problems[name] = "a part of the queue is damaged and waits for a person, see the log"
+        elif report.storage:
             why = "the disk is full" if report.storage == "full" else "see the log"
             problems[name] = f"cannot write mail to the disk: {why}"
     breakers: dict[tuple[str, bool], list[tuple[str, OpenBreaker]]] = {}

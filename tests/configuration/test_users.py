@@ -119,6 +119,31 @@ def test_an_unknown_name_costs_what_a_known_one_does() -> None:
     assert hashed != SHOP
 
 
+def test_unknown_names_cost_what_the_known_ones_do_where_these_differ() -> None:
+    """Each always the same, in every process; or the odd one out would tell who is known."""
+    dear = argon2.PasswordHasher(time_cost=2, memory_cost=16, parallelism=1).hash("x")
+    hashes = {"a": SHOP, "b": SHOP, "c": dear, "d": SHOP}
+
+    def costs() -> list[int]:
+        users = Users(hashes)
+        names = [f"nobody-{number}" for number in range(400)]
+        return [argon2.extract_parameters(users._nobody(name)).time_cost for name in names]
+
+    assert costs() == costs()
+    assert 50 < costs().count(2) < 150
+
+
+def test_what_is_remembered_is_known_without_a_hash() -> None:
+    counting = CountingUsers(Clock())
+    assert not counting.users.remembers("shop", "open sesame")
+    assert counting.users.verify("shop", "open sesame")
+    assert counting.users.remembers("shop", "open sesame")
+    assert not counting.users.remembers("shop", "open sesam")
+    assert not counting.users.remembers("crm", "open sesame")
+    assert not counting.users.remembers("shop", "x" * 100_000)
+    assert len(counting.hashes) == 1
+
+
 def test_many_threads_at_once() -> None:
     users = Users({"shop": SHOP})
     tries = [("shop", "open sesame"), ("shop", "wrong"), ("nobody", "open sesame")] * 40

@@ -223,6 +223,29 @@ async def test_an_address_is_taken_over_and_the_sender_s_is_kept(site: Site) -> 
     assert [one.address for one in message.recipients] == ["b@example.net", "c@example.net"]
 
 
+async def test_each_recipient_knows_those_before_it(site: Site) -> None:
+    site.plugin(
+        "rcpt",
+        "before = recipient.message.recipients\n"
+        "recipient.notes['before'] = ' '.join(f'{o.address}={o.notes[\"n\"]}' for o in before)\n"
+        "recipient.notes['n'] = str(len(before))\n"
+        "recipient.message.client.notes['last'] = recipient.address",
+    )
+    chain = site.chain()
+    message = Message("0", "a@example.com", Client("127.0.0.1"))
+    for number in range(3):
+        recipient = Recipient(f"{number}@example.net")
+        recipient.join(message.guard, message)
+        assert await chain.rcpt(recipient) is None
+        assert message.client.notes == {"last": f"{number}@example.net"}
+        message.take(recipient)
+    assert [one.notes["before"] for one in message.recipients] == [
+        "",
+        "0@example.net=0",
+        "0@example.net=0 1@example.net=1",
+    ]
+
+
 async def test_a_route_is_answered_and_nothing_else(site: Site) -> None:
     site.plugin(
         "route",

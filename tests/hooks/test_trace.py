@@ -317,7 +317,10 @@ async def test_the_queue_keeps_it(tmp_path: Path) -> None:
     finally:
         shard.close()
     assert entry.envelope.trace == "p:1.00ms"
-    read = envelope_of(1, 1, 1.0, "", "bulk", 10, entry.envelope.to_json())
+    kept = entry.envelope
+    read = envelope_of(
+        kept.id, kept.copy, kept.received, kept.sender, kept.stream, kept.size, kept.to_json()
+    )
     assert read.trace == "p:1.00ms"
     bare = Envelope(1, 1, 1.0, "", "bulk", 10, Client("127.0.0.1"))
     assert "trace" not in json.loads(bare.to_json())

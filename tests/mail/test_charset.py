@@ -237,3 +237,11 @@ def test_lossy_decoding_never_raises(data: bytes, name: str) -> None:
 @given(st.text(max_size=30), st.binary(max_size=30))
 def test_any_name_may_be_asked_for(name: str, data: bytes) -> None:
     charset.decode_lossy(data, name)
+
+
+def test_half_of_a_pair_is_no_text() -> None:
+    """Python's UTF-7 lets it pass, and nothing could ever write such a text again."""
+    with pytest.raises(UnicodeDecodeError):
+        charset.decode(b"x +2D0- y", "utf-7")
+    assert charset.decode_lossy(b"x +2D0- y", "utf-7") == "x \ufffd y"
+    assert charset.decode(b"x +2D3eAA- y", "utf-7") == "x \U0001f600 y"

@@ -49,7 +49,8 @@ async def test_the_queue_is_counted_by_state(tmp_path: Path) -> None:
     leave(tmp_path, [Left(columns={"due": None, "held": "why"})] * 2, number=2)
     with shard_database(tmp_path, 2) as db:
         db.execute(
-            "UPDATE messages SET received=? WHERE id=(SELECT min(id) FROM messages)", (NOW - 90,)
+            "UPDATE messages SET received=? WHERE id=(SELECT min(id) FROM messages)",
+            (time.time() - 90,),
         )
     survey = SpoolSurvey(tmp_path, 1000, ())
     told = await _read(survey)

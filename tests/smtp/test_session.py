@@ -340,6 +340,62 @@ async def test_a_client_that_is_silent_within_a_message(start: Start) -> None:
         assert gateway.rows() == []
 
 
+async def test_a_client_that_sends_octet_by_octet(start: Start) -> None:
+    limits = "limits: {command_timeout: 60s, data_timeout: 300ms}"
+    async with start(limits) as gateway, gateway.client() as client:
+        await client.begin()
+        client.send(b"BDAT 100000\r\n")
+        reply = asyncio.create_task(client.reply())
+        # Never silent for long, and yet cut.
+        while not reply.done():
+            client.send(b"x")
+            await asyncio.wait([reply], timeout=0.05)
+        assert reply.result().startswith("421 4.4.2")
+        assert gateway.rows() == []
+
+
+async def test_a_client_that_never_comes_to_the_point(start: Start) -> None:
+    limits = "limits: {command_timeout: 60s, message_timeout: 300ms}"
+    async with start(limits) as gateway, gateway.client() as client:
+        while (reply := await client.say("NOOP")).startswith("250"):
+            await asyncio.sleep(0.02)
+        assert reply.startswith("421 4.4.2")
+        assert await client.is_closed()
+
+
+async def test_who_sends_message_after_message_may_stay(start: Start) -> None:
+    limits = "limits: {command_timeout: 60s, message_timeout: 500ms}"
+    async with start(limits) as gateway, gateway.client() as client:
+        begun = time.monotonic()
+        sent = 0
+        while time.monotonic() < begun + 1.0:
+            await client.begin()
+            assert (await client.data(b"\r\n")).startswith("250")
+            sent += 1
+        assert len(gateway.rows()) == sent
+
+
+async def test_a_client_that_takes_in_no_reply_is_cut_off(start: Start) -> None:
+    async with start("limits: {command_timeout: 300ms}") as gateway, gateway.client() as client:
+        client.writer.transport.pause_reading()
+        client.send(b"VRFY somebody\r\n" * 1_000_000)
+        await until(lambda: not gateway.listener.sessions, "the session to be gone")
+        assert gateway.ingress.connections == 0
+
+
+async def test_too_many_connections_of_one_client(start: Start) -> None:
+    async with start("limits: {connections_per_client: 1}") as gateway, gateway.client():
+        async with gateway.client(greet=False) as second:
+            assert (await second.reply()).startswith("421 4.7.0")
+            assert await second.is_closed()
+        await until(lambda: gateway.ingress.connections == 1, "the second to be gone")
+        here = (gateway.host, gateway.port)
+        reader, writer = await asyncio.open_connection(*here, local_addr=("127.0.0.2", 0))
+        assert (await reader.readline()).startswith(b"220")
+        writer.close()
+        await until(lambda: len(gateway.ingress.attendance) == 1, "the other to be gone")
+
+
 # What a line may be.
 
 

@@ -48,6 +48,12 @@ def test_a_spool_without_room() -> None:
     assert judge({}, {}, spool="no room", workers="worker-") == Health({"spool": "no room"})
 
 
+def test_mail_that_cannot_be_read() -> None:
+    health = _judged({"worker-0": Report("damaged"), "worker-1": WELL})
+    assert health.status == 503
+    assert "waits for a person" in health.problems["worker-0"]
+
+
 @pytest.mark.parametrize(
     ("storage", "why"), [("full", "the disk is full"), ("failed", "see the log")]
 )
