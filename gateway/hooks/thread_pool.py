@@ -126,6 +126,7 @@ class ThreadPool:
     @property
     def late(self) -> int:
         """How many threads are still at what nobody waits for any more."""
+        self._forget_ended()
         return len(self._late)
 
     async def run(
@@ -250,7 +251,7 @@ class ThreadPool:
                     self._abandon(job)  # nobody looks whether it is late
             if len(self._busy) >= self._threads:
                 return None
-        self._late = {one for one in self._late if one.is_alive()}
+        self._forget_ended()
         if len(self._busy) + len(self._late) >= self._threads * MOST_ALIVE:
             if self._busy:
                 return None
@@ -264,6 +265,10 @@ class ThreadPool:
         return thread
 
     # Jobs that are late.
+
+    def _forget_ended(self) -> None:
+        """Late threads that an interruption has ended, perhaps before they could report it."""
+        self._late = {one for one in self._late if one.is_alive()}
 
     def _expire(self, job: _Job, timeout: float) -> None:
         self._take_reports()
