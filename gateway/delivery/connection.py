@@ -126,6 +126,7 @@ class Connection(asyncio.Protocol):
         self._patience = 0.0
         self._deadline = 0.0
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
 
     async def exchange(self, commands: bytes, count: int, timeout: float) -> list[bytes]:
         """Sends commands and returns their `count` replies, for `Reply.parse`.
@@ -290,15 +291,19 @@ class Connection(asyncio.Protocol):
         self._patience = seconds
         self._deadline = deadline = self._loop.time() + seconds
         alarm = self._alarm
-        if alarm is None or deadline < alarm.when():
+        if alarm is None or deadline < self._alarm_at:
             if alarm is not None:
                 alarm.cancel()
-            self._alarm = self._loop.call_at(deadline, self._on_alarm)
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        self._alarm_at = self._deadline  # uvloop's does not always know its own time
+        self._alarm = self._loop.call_at(self._deadline, self._on_alarm)
 
     def _on_alarm(self) -> None:
         # The loop's clock ticks in milliseconds with uvloop.
         if self._loop.time() + 0.001 < self._deadline:
-            self._alarm = self._loop.call_at(self._deadline, self._on_alarm)
+            self._set_alarm()
             return
         self._alarm = None
         if self._resting:

@@ -28,6 +28,7 @@ class AlarmClock:
         self._clock = clock
         self._scanned: dict[Shard, float] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._at = 0.0
         self._stopped = False
 
     def adopt(self, shards: Iterable[Shard]) -> None:
@@ -50,9 +51,11 @@ class AlarmClock:
     def set(self, due: float) -> None:
         """Something on disk becomes due then, in seconds since the epoch."""
         at = self._loop.time() + max(0.0, due - self._clock())
-        if self._timer is None or self._timer.cancelled() or at < self._timer.when():
+        # A timer that is due at once cannot be asked when that is: uvloop's is none.
+        if self._timer is None or at < self._at:
             if self._timer is not None:
                 self._timer.cancel()
+            self._at = at
             self._timer = self._loop.call_at(at, self._scan)
 
     def stop(self) -> None:
