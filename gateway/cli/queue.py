@@ -13,13 +13,16 @@ import click
 from gateway.cli.options import config_option, fail, json_option, load
 from gateway.cli.queue_change import drop, hold, release, reroute, retry
 from gateway.cli.queue_pause import pause, pauses, resume
+from gateway.cli.queue_salvage import salvage
 from gateway.cli.queue_selection import (
     NOTHING,
     counted,
+    end,
     failing,
     local_time,
     selection_of,
     selection_options,
+    unreadable,
 )
 from gateway.log_line import escape
 from gateway.mail.headers import Headers, split
@@ -27,6 +30,7 @@ from gateway.queue import administration, listing
 from gateway.queue.listing import GROUPS, GroupStats, Row
 from gateway.queue.pauses import read_pauses
 from gateway.queue.selection import STATES, Selection
+from gateway.spool.shard_file import UnreadableShard
 
 
 @click.group()
@@ -42,24 +46,26 @@ def queue() -> None:
 def list_(path: Path, limit: int | None, as_json: bool, **selected: Any) -> None:
     """List the recipients that wait, all or those selected.
 
-    With --json, one object a line.
+    With --json, one object a line. If a shard cannot be read, the last one says which.
     """
     selection = selection_of(selected)
     folder = load(path).spool.path
     count = 0
+    skipped: list[UnreadableShard] = []
     with failing():
-        for row in listing.read(folder, selection, limit):
+        for row in listing.read(folder, selection, limit, skipped):
             count += 1
             if as_json:
                 click.echo(json.dumps(row.to_dict(), ensure_ascii=False))
             else:
                 click.echo(_line(row))
-    if as_json:
-        return
-    if count:
+    if as_json and skipped:
+        click.echo(json.dumps(unreadable(skipped), ensure_ascii=False))
+    elif count and not as_json:
         click.echo(f"{count:,} in the queue.", err=True)
-    else:
+    elif not as_json:
         click.echo("The queue is empty." if selection == Selection() else NOTHING, err=True)
+    end(skipped)
 
 
 def _line(row: Row) -> str:
@@ -91,15 +97,18 @@ def show(path: Path, id: str, content: bool, as_json: bool) -> None:  # noqa: A0
     """Show one message: its recipients, replies and header."""
     selection = selection_of({"ids": (id,)})
     folder = load(path).spool.path
+    skipped: list[UnreadableShard] = []
     with failing():
-        rows = [*listing.read(folder, selection)]
+        rows = [*listing.read(folder, selection, skipped=skipped)]
         if not rows:
+            end(skipped)  # it may be there
             fail(f"{id} is not in the queue")
         message = listing.read_content(folder, rows[0])
     if message is None:
         fail(f"{id}: its message is not there: it has just left the queue, or is damaged")
     if content:
         sys.stdout.buffer.write(message)
+        end(skipped)
         return
     header = [
         f"{field.name}: {' '.join(field.value.split())}" for field in Headers(split(message)[0])
@@ -109,8 +118,10 @@ def show(path: Path, id: str, content: bool, as_json: bool) -> None:  # noqa: A0
             "id": rows[0].id,
             "recipients": [row.to_dict() for row in rows],
             "header": header,
+            **unreadable(skipped),
         }
         click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+        end(skipped)
         return
     first = rows[0]
     click.echo(f"{first.id}  from <{escape(first.sender)}>, {first.size} octets")
@@ -123,6 +134,7 @@ def show(path: Path, id: str, content: bool, as_json: bool) -> None:  # noqa: A0
     click.echo("")
     for line in header:
         click.echo(escape(line))
+    end(skipped)
 
 
 @queue.command()
@@ -141,13 +153,17 @@ def stats(path: Path, by: str, as_json: bool) -> None:
     By lane or otherwise; workers have counted since their start.
     """
     folder = load(path).spool.path
+    skipped: list[UnreadableShard] = []
     with failing():
-        groups = listing.read_stats(folder, by)
+        groups = listing.read_stats(folder, by, skipped)
         paused = len(read_pauses(folder))
         workers = administration.worker_stats(folder)
     if as_json:
-        data = {f"{by}s": [_named(group, by) for group in groups], "workers": workers}
-        click.echo(json.dumps({**data, "pauses": paused}, ensure_ascii=False, indent=2))
+        data: dict[str, Any] = {f"{by}s": [_named(group, by) for group in groups]}
+        data["workers"] = workers
+        data = {**data, "pauses": paused, **unreadable(skipped)}
+        click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+        end(skipped)
         return
     names = [escape(group.name) or "(none)" for group in groups]
     width = max(len(by), *map(len, names), 0)
@@ -161,6 +177,7 @@ def stats(path: Path, by: str, as_json: bool) -> None:
     if paused:
         click.echo(f"\n{counted(paused, 'pause')} in force: see gateway queue pauses")
     _show_work(workers)
+    end(skipped)
 
 
 def _named(group: GroupStats, by: str) -> dict[str, Any]:
@@ -193,5 +210,5 @@ def _size(octets: float) -> str:
     return f"{octets:.1f} GiB"
 
 
-for command in (retry, hold, release, drop, reroute, pause, pauses, resume):
+for command in (retry, hold, release, drop, reroute, pause, pauses, resume, salvage):
     queue.add_command(command)

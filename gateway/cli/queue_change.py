@@ -16,16 +16,19 @@ from gateway.cli.queue_selection import (
     NOTHING,
     Consent,
     carry_out,
+    end,
     failing,
     question_options,
     report,
     selection_of,
     selection_options,
+    unreadable,
 )
 from gateway.queue.administration import perform
 from gateway.queue.change import Change
 from gateway.queue.listing import survey
 from gateway.queue.selection import Selection
+from gateway.spool.shard_file import UnreadableShard
 
 _BEFORE = {
     "retry": ("to be tried now", "Try them now?"),
@@ -126,17 +129,19 @@ def _run(
     folder = load(path).spool.path
     asks = change.name == "drop" or selection != Selection(ids=selection.ids) or everything
     consent = Consent(asks=asks, yes=yes, dry_run=dry_run, as_json=as_json)
+    skipped: list[UnreadableShard] = []
     with failing():
-        found = survey(folder, selection, change.narrow)
-    consent.ask(found, *_BEFORE[change.name])
+        found = survey(folder, selection, change.narrow, skipped)
+    consent.ask(found, *_BEFORE[change.name], skipped)
     done, _ = carry_out(
         f"{change.name}:",
         found.recipients,
         lambda advance: perform(folder, change, found.keys, advance),
     )
     if as_json:
-        click.echo(json.dumps(asdict(done)))
+        click.echo(json.dumps({**asdict(done), **unreadable(skipped)}, ensure_ascii=False))
     elif not found.recipients:
         click.echo(NOTHING)
     else:
         report(done, _AFTER[change.name])
+    end(skipped)

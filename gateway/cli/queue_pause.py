@@ -16,12 +16,14 @@ from gateway.cli.queue_selection import (
     Consent,
     carry_out,
     conditions,
+    end,
     failing,
     local_time,
     question_options,
     recipients,
     report,
     selection_of,
+    unreadable,
 )
 from gateway.log_line import escape
 from gateway.queue import administration
@@ -29,6 +31,7 @@ from gateway.queue.change import Change
 from gateway.queue.listing import Survey, count_held, survey
 from gateway.queue.pauses import HELD_BY_A_PAUSE, pause_of, read_pauses
 from gateway.queue.selection import Selection
+from gateway.spool.shard_file import UnreadableShard
 
 
 @click.command()
@@ -60,20 +63,23 @@ def pause(
         raise click.UsageError(f"--reason: {reason!r} is no valid UTF-8") from None
     reason = " ".join(reason.split())
     folder = load(path).spool.path
+    skipped: list[UnreadableShard] = []
     with failing():
-        found = survey(folder, selection, Change("hold", pause=1).narrow)
+        found = survey(folder, selection, Change("hold", pause=1).narrow, skipped)
     consent = Consent(asks=True, yes=yes, dry_run=dry_run, as_json=as_json)
-    consent.ask(found, "to be held, and all such mail that comes", "Pause them?")
+    consent.ask(found, "to be held, and all such mail that comes", "Pause them?", skipped)
     made, done = carry_out(
         "pause:",
         found.recipients,
-        lambda advance: administration.pause(folder, selection, reason, advance),
+        lambda advance: administration.pause(folder, selection, reason, advance, skipped),
     )
     if as_json:
-        click.echo(json.dumps({"id": made.id, **asdict(done)}))
-        return
-    click.echo(f"paused, until: gateway queue resume {made.id}")
-    report(done, "held")
+        data = {"id": made.id, **asdict(done), **unreadable(skipped)}
+        click.echo(json.dumps(data, ensure_ascii=False))
+    else:
+        click.echo(f"paused, until: gateway queue resume {made.id}")
+        report(done, "held")
+    end(skipped)
 
 
 @click.command()
@@ -82,9 +88,10 @@ def pause(
 def pauses(path: Path, as_json: bool) -> None:
     """List the pauses in force, and what they hold."""
     folder = load(path).spool.path
+    skipped: list[UnreadableShard] = []
     with failing():
         known = read_pauses(folder)
-        held = _held(folder)
+        held = _held(folder, skipped)
     if as_json:
         data = [
             {
@@ -97,6 +104,7 @@ def pauses(path: Path, as_json: bool) -> None:
             for one in known
         ]
         click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+        end(skipped)
         return
     if known:
         click.echo(f"{'id':>4}  {'since':<19}  {'held':>9}  what")
@@ -115,6 +123,7 @@ def pauses(path: Path, as_json: bool) -> None:
             f"{count} still held by pauses that have ended: gateway queue resume {numbers}",
             err=True,
         )
+    end(skipped)
 
 
 @click.command()
@@ -142,10 +151,11 @@ def resume(
     if [bool(ids), selection != Selection(), everything].count(True) != 1:
         raise click.UsageError("name pauses by number, or by their options, or say --all")
     folder = load(path).spool.path
+    skipped: list[UnreadableShard] = []
     with failing():
         known = read_pauses(folder)
         # A resume that broke off leaves mail behind that is held by a pause which has ended.
-        there = {*_held(folder), *[one.id for one in known]}
+        there = {*_held(folder, skipped), *[one.id for one in known]}
         if ids:
             for one in ids:
                 if one not in there:
@@ -157,29 +167,31 @@ def resume(
             chosen = [one.id for one in known if one.selection == selection]
         found = Survey()
         for one in chosen:
-            part = survey(folder, Selection(), Change("release", pause=one).narrow)
+            part = survey(folder, Selection(), Change("release", pause=one).narrow, skipped)
             found.lanes += part.lanes
             found.messages += part.messages
     consent = Consent(asks=True, yes=yes, dry_run=dry_run, as_json=as_json)
-    consent.ask(found, "to be released", "Resume them?")
+    consent.ask(found, "to be released", "Resume them?", skipped)
     done = carry_out(
         "resume:",
         found.recipients,
-        lambda advance: administration.resume(folder, chosen, advance),
+        lambda advance: administration.resume(folder, chosen, advance, skipped),
     )
     if as_json:
-        click.echo(json.dumps({"resumed": chosen, **asdict(done)}))
+        data = {"resumed": chosen, **asdict(done), **unreadable(skipped)}
+        click.echo(json.dumps(data, ensure_ascii=False))
     elif not chosen:
         click.echo(NOTHING)
     else:
         click.echo(f"resumed: {' '.join(map(str, chosen))}")
         report(done, "released")
+    end(skipped)
 
 
-def _held(folder: Path) -> Counter[int]:
+def _held(folder: Path, skipped: list[UnreadableShard]) -> Counter[int]:
     """How many recipients each pause holds."""
     held: Counter[int] = Counter()
-    for text, count in count_held(folder, HELD_BY_A_PAUSE).items():
+    for text, count in count_held(folder, HELD_BY_A_PAUSE, skipped).items():
         number = pause_of(text)
         if number is not None:
             held[number] += count

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -20,13 +20,16 @@ from gateway.queue.administration import Advance
 from gateway.queue.change import Changed
 from gateway.queue.listing import Survey
 from gateway.queue.selection import Selection
-from gateway.spool.shard_file import SpoolError
+from gateway.spool.shard_file import SpoolError, UnreadableShard
 
 T = TypeVar("T")
 
 NOTHING = "Nothing matches."
 
 LANES_SHOWN = 10
+
+INCOMPLETE = 3
+"""The exit status where a part of the queue cannot be read, and all else was done."""
 
 LARGE = 1000
 """Recipients from which on a change shows how far it has come."""
@@ -87,6 +90,25 @@ def failing() -> Iterator[None]:
         fail(error)
 
 
+def unreadable(skipped: Sequence[UnreadableShard]) -> dict[str, Any]:
+    """For JSON: which shards cannot be read; nothing if all can be."""
+    if not skipped:
+        return {}
+    shards = [{"shard": one.number, "file": str(one.path), "error": one.reason} for one in skipped]
+    return {"unreadable": shards}
+
+
+def end(skipped: Sequence[UnreadableShard]) -> None:
+    """Says which shards cannot be read, and ends the program with status 3 if there are any."""
+    for one in skipped:
+        click.echo(
+            f"gateway: {one}; its mail is missing here, and can be saved: gateway queue salvage",
+            err=True,
+        )
+    if skipped:
+        sys.exit(INCOMPLETE)
+
+
 def selection_of(selected: dict[str, Any]) -> Selection:
     """The selection that the options say; ends the program with status 2 if it makes no sense."""
     try:
@@ -107,36 +129,47 @@ class Consent:
     dry_run: bool
     as_json: bool
 
-    def ask(self, found: Survey, what: str, question: str) -> None:
+    def ask(
+        self,
+        found: Survey,
+        what: str,
+        question: str,
+        skipped: Sequence[UnreadableShard] = (),
+    ) -> None:
         """Says what would be done, and asks; ends the program unless it is to be done.
 
         Args:
             found: what it is done to.
             what: `to be held`.
             question: `Hold them?`
+            skipped: the shards that cannot be read.
         """
         if self.dry_run:
-            self._end(found, what)
-        if not found.recipients:
-            return
-        if self.asks:
+            self._end(found, what, skipped)
+        if found.recipients and self.asks:
             for line in _summary(found, what):
                 click.echo(line, err=True)
-            if not self.yes and not sys.stdin.isatty():
-                fail("this needs an answer, and here is no terminal to ask on: say --yes")
-            if not self.yes:
-                click.confirm(question, abort=True, err=True)
+            self.agree(question)
 
-    def _end(self, found: Survey, what: str) -> NoReturn:
+    def agree(self, question: str) -> None:
+        """Asks; ends the program if nobody agrees."""
+        if self.yes:
+            return
+        if not sys.stdin.isatty():
+            fail("this needs an answer, and here is no terminal to ask on: say --yes")
+        click.confirm(question, abort=True, err=True)
+
+    def _end(self, found: Survey, what: str, skipped: Sequence[UnreadableShard]) -> NoReturn:
         """Only says what would be done."""
         if self.as_json:
             data = {"recipients": found.recipients, "messages": found.messages}
-            lanes = dict(found.lanes.most_common())
-            click.echo(json.dumps({**data, "lanes": lanes}, ensure_ascii=False))
+            lanes = {"lanes": dict(found.lanes.most_common())}
+            click.echo(json.dumps({**data, **lanes, **unreadable(skipped)}, ensure_ascii=False))
         elif not found.recipients:
             click.echo(NOTHING)
         else:
             click.echo("\n".join(_summary(found, what)))
+        end(skipped)
         sys.exit(0)
 
 

@@ -10,7 +10,7 @@ from gateway.doctor.site import Site
 from gateway.queue.explanation import duration
 from gateway.queue.listing import GroupStats, count_held, read_stats
 from gateway.spool.outbox import count_waiting
-from gateway.spool.shard_file import SpoolError
+from gateway.spool.shard_file import SpoolError, UnreadableShard
 
 EVENTS = 10_000
 """Events from which on an observer is behind."""
@@ -22,11 +22,20 @@ MANY = 1000
 def examine(site: Site) -> Iterator[Finding]:
     """What is to be said of the queue and the outbox."""
     folder = site.config.spool.path
+    # What is said of them is said with the shards.
+    skipped: list[UnreadableShard] = []
     try:
-        groups = read_stats(folder) if folder.is_dir() else []
+        groups = read_stats(folder, skipped=skipped) if folder.is_dir() else []
         yield from _queue(site, groups)
-        yield from _held(folder, sum(group.held for group in groups))
-        yield from _outbox(site)
+        yield from _held(folder, sum(group.held for group in groups), skipped)
+        yield from _outbox(site, {shard.number for shard in skipped})
+        if skipped:
+            names = [f"{shard.number:04d}" for shard in skipped]
+            yield problem(
+                f"the mail in {count(len(names), 'shard')} is not counted: {listed(names)} "
+                "cannot be read",
+                "see what is said of the shards",
+            )
     except SpoolError as error:
         yield problem(str(error), "see what is said of the shards")
 
@@ -61,8 +70,8 @@ def _queue(site: Site, groups: list[GroupStats]) -> Iterator[Finding]:
         )
 
 
-def _held(folder: Path, held: int) -> Iterator[Finding]:
-    damaged = sum(count_held(folder, "damaged on disk*").values()) if held else 0
+def _held(folder: Path, held: int, skipped: list[UnreadableShard]) -> Iterator[Finding]:
+    damaged = sum(count_held(folder, "damaged on disk*", skipped).values()) if held else 0
     if damaged:
         yield problem(
             f"{count(damaged, 'recipient')} wait for mail that is damaged on the disk",
@@ -75,11 +84,11 @@ def _held(folder: Path, held: int) -> Iterator[Finding]:
         )
 
 
-def _outbox(site: Site) -> Iterator[Finding]:
+def _outbox(site: Site, unreadable: set[int]) -> Iterator[Finding]:
     observers = site.plugins_with("observe")
     if not observers:
         return
-    waiting = count_waiting(site.config.spool.path, observers)
+    waiting = count_waiting(site.config.spool.path, observers, unreadable)
     behind = {name: number for name, number in waiting.items() if number > EVENTS}
     for name, number in behind.items():
         yield warning(

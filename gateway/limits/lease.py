@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Mapping
 
 from gateway.limits.layout import BODY, LEASE, MOST_LEASES, SLOT_COUNT, SLOTS
-from gateway.limits.limits_file import LOCKED, UNLOCKED, LimitsFile
+from gateway.limits.limits_file import LimitsFile
 from gateway.limits.table import LimitsFullError, Table, head
 
 _NO_COUNTS = bytes(2 * SLOT_COUNT)
@@ -65,9 +64,10 @@ class Leases:
         heads = [(head(LEASE, key), ceiling) for key, ceiling in ceilings.items()]
         while self.forgotten:
             self.give_back(self.forgotten.pop())
-        halves = self._file.halves
+        file, halves = self._file, self._file.halves
         try:
-            fcntl.fcntl(self._file.descriptor, fcntl.F_OFD_SETLKW, LOCKED)
+            if file.lock():
+                file.wait()
             slot = self._own_slot()
             offsets: list[int] = []
             for beginning, ceiling in heads:
@@ -84,34 +84,36 @@ class Leases:
                 halves[self._count(offset, slot)] += 1
             return Lease(self, tuple(zip(offsets, (one for one, _ in heads), strict=True)))
         finally:
-            fcntl.fcntl(self._file.descriptor, fcntl.F_OFD_SETLK, UNLOCKED)
+            file.unlock()
 
     def give_back(self, places: tuple[Place, ...]) -> None:
         """Counts down what a lease had counted up."""
         if self._closed or self._slot is None:
             return
-        octets, halves = self._file.octets, self._file.halves
+        file, octets, halves = self._file, self._file.octets, self._file.halves
         try:
-            fcntl.fcntl(self._file.descriptor, fcntl.F_OFD_SETLKW, LOCKED)
+            if file.lock():
+                file.wait()
             for offset, beginning in places:
                 count = self._count(offset, self._slot)
                 if octets[offset : offset + len(beginning)] == beginning and halves[count]:
                     halves[count] -= 1
         finally:
-            fcntl.fcntl(self._file.descriptor, fcntl.F_OFD_SETLK, UNLOCKED)
+            file.unlock()
 
     def held(self, key: str) -> int:
         """How many leases living processes hold under a key."""
         beginning = head(LEASE, key)
         try:
-            fcntl.fcntl(self._file.descriptor, fcntl.F_OFD_SETLKW, LOCKED)
+            if self._file.lock():
+                self._file.wait()
             offset = self._table.find(beginning, self._table.chain(beginning))
             if not offset:
                 return 0
             self._clear_dead(offset)
             return self._sum(offset)
         finally:
-            fcntl.fcntl(self._file.descriptor, fcntl.F_OFD_SETLK, UNLOCKED)
+            self._file.unlock()
 
     def scan(self, prefix: str) -> Iterator[tuple[str, int]]:
         """The keys that begin so under which leases are held, and how many."""

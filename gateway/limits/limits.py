@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +11,7 @@ from gateway.limits.cell import Cell, fitting
 from gateway.limits.gcra import BACKWARDS, adapted, arrive, available
 from gateway.limits.layout import BODY, CELL, PLACES, RATE, RATE_BODY, RECORD
 from gateway.limits.lease import Lease, Leases
-from gateway.limits.limits_file import LOCKED, UNLOCKED, LimitsFile
+from gateway.limits.limits_file import LimitsFile
 from gateway.limits.rate import Allowance, Rate, Take
 from gateway.limits.table import Table, head, is_sound
 
@@ -27,6 +25,9 @@ class _RatePlace(NamedTuple):
     beginning: slice
     head: bytes
     first: int
+
+
+_NOWHERE = _RatePlace(slice(0), b"?", 0)
 
 
 class _Look(NamedTuple):
@@ -83,22 +84,27 @@ class Limits:
         wait = 0.0
         arrivals: dict[int, float] = {}
         try:
-            fcntl.fcntl(file.descriptor, fcntl.F_OFD_SETLKW, LOCKED)
+            if file.lock():
+                file.wait()
             for take in takes:
-                place = rates.get(take.key)
-                if place is None or octets[place.beginning] != place.head:
-                    place = self._rate_place(take, now, arrivals)
-                first, rate = place.first, take.rate
+                beginning, head, first = rates.get(take.key) or _NOWHERE
+                if octets[beginning] != head:
+                    first = self._rate_place(take, now, arrivals).first
                 if first in arrivals:
                     break
+                rate = take.rate
                 if (
                     floats[first + 2] != rate.interval
                     or floats[first + 3] != rate.burst
                     or floats[first + 1] - since > BACKWARDS
                 ):
                     self._adapt(first, rate, since)
+                arrival = floats[first]
+                if arrival <= since:  # nothing is owed: as `arrive` would say
+                    arrivals[first] = since + take.amount * rate.interval
+                    continue
                 delay, arrivals[first] = arrive(
-                    floats[first], since, rate.interval, rate.burst, take.amount
+                    arrival, since, rate.interval, rate.burst, take.amount
                 )
                 if delay > wait:
                     wait = delay
@@ -110,7 +116,7 @@ class Limits:
                     floats[first + 1] = since
                 return 0.0
         finally:
-            fcntl.fcntl(file.descriptor, fcntl.F_OFD_SETLK, UNLOCKED)
+            file.unlock()
         return self.take(_added(takes), now)
 
     def rates(self, prefix: str, now: float) -> list[Allowance]:
@@ -176,14 +182,15 @@ class Limits:
                 return before
             body = cell.pack()
             try:
-                fcntl.fcntl(file.descriptor, fcntl.F_OFD_SETLKW, LOCKED)
+                if file.lock():
+                    file.wait()
                 if file.words[look.serial] == look.changes:
                     self._table.count_up(look.serial)
                     self._store(look, cell, body, now)
                     self._remember(key, cell, look.head, look.chain)
                     return cell
             finally:
-                fcntl.fcntl(file.descriptor, fcntl.F_OFD_SETLK, UNLOCKED)
+                file.unlock()
 
     def remove(self, key: str) -> None:
         """Forgets a cell."""
@@ -191,13 +198,14 @@ class Limits:
         beginning = head(CELL, key)
         chain = self._table.chain(beginning)
         try:
-            fcntl.fcntl(file.descriptor, fcntl.F_OFD_SETLKW, LOCKED)
+            if file.lock():
+                file.wait()
             offset = self._table.find(beginning, chain)
             if offset:
                 self._table.count_up(self._table.serial(chain))
                 self._table.forget(offset)
         finally:
-            fcntl.fcntl(file.descriptor, fcntl.F_OFD_SETLK, UNLOCKED)
+            file.unlock()
 
     def cells(self, prefix: str, now: float) -> list[Cell]:
         """The cells whose keys begin so and that have not expired, sorted by key."""
@@ -258,13 +266,14 @@ class Limits:
         beginning = head(CELL, key)
         chain = self._table.chain(beginning)
         try:
-            fcntl.fcntl(file.descriptor, fcntl.F_OFD_SETLKW, LOCKED)
+            if file.lock():
+                file.wait()
             offset = self._table.find(beginning, chain)
             record = file.octets[offset : offset + RECORD] if offset else b""
             cell = Cell.unpack(key, record) if record and is_sound(record) else None
             return self._remember(key, cell, beginning, chain)
         finally:
-            fcntl.fcntl(file.descriptor, fcntl.F_OFD_SETLK, UNLOCKED)
+            file.unlock()
 
     def _remember(self, key: str, cell: Cell | None, beginning: bytes, chain: int) -> _Look:
         """Keeps what is true now, while the lock is held."""
@@ -276,14 +285,14 @@ class Limits:
         return look
 
     def _store(self, look: _Look, cell: Cell, body: bytes, now: float) -> None:
-        """Writes a cell, in one call that a signal cannot divide. The lock is held."""
+        """Writes a cell. The lock is held."""
         assert self._file is not None
         offset = self._table.find(look.head, look.chain)
         if cell.expires <= now:
             if offset:
                 self._table.forget(offset)
         elif offset:
-            os.pwrite(self._file.descriptor, body, offset + BODY)
+            self._file.write(body, offset + BODY)
         else:
             self._table.make(look.head, look.chain, body, now)
 

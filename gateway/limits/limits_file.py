@@ -1,7 +1,15 @@
-"""The file of limits, mapped into memory, and the locks on it."""
+"""The file of limits, mapped into memory, and the locks on it.
+
+All processes wait for who holds the lock, so nothing is called under it that gives up the
+interpreter's own lock: another thread, which may be a plugin's, would run for a while (for
+milliseconds, if there are several) before this one goes on. `fcntl` and `os.pwrite` do give it up.
+The exception is space on the disk, which is allocated for many keys at a time.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import logging
 import mmap
@@ -10,6 +18,8 @@ import secrets
 import struct
 import time
 import weakref
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gateway.limits.layout import PAGE, Header
@@ -18,41 +28,77 @@ log = logging.getLogger("gateway.limits")
 
 _ATTEMPTS = 100
 
+_TRIES = 20
+"""How often who finds the lock held tries again at once: it is held for microseconds."""
+
+_SHORTEST, _LONGEST = 0.00005, 0.001
+"""Seconds between two tries from then on; each pause is twice as long as the one before."""
+
 
 def _lock(kind: int, octet: int) -> bytes:
     """A `struct flock` about one octet; which one only says what the lock is about."""
     return struct.pack("@hhqqi0q", kind, os.SEEK_SET, octet, 1, 0)
 
 
+_SETLK = fcntl.F_OFD_SETLK
 LOCKED = _lock(fcntl.F_WRLCK, 0)
 UNLOCKED = _lock(fcntl.F_UNLCK, 0)
-"""For `fcntl(descriptor, F_OFD_SETLKW, LOCKED)`, `fcntl(descriptor, F_OFD_SETLK, UNLOCKED)`.
 
-These locks belong to the open file, not to the process: several `LimitsFile` in one process shut
-each other out too. The kernel drops them with the process. Every use has the form
+_set_lock = ctypes.PyDLL(None).fcntl
+_SYSTEM = ctypes.PyDLL(None, use_errno=True)
+_pwrite = _SYSTEM.pwrite
+_pwrite.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_long)
+_pwrite.restype = ctypes.c_ssize_t
 
-    try:
-        fcntl(file.descriptor, F_OFD_SETLKW, LOCKED)
-        ...
-    finally:
-        fcntl(file.descriptor, F_OFD_SETLK, UNLOCKED)
 
-and not that of a function or a context manager: the watchdog may raise HookTimeoutError wherever
-a function of Python's begins or one of C's ends, and in this form that cannot leave the lock held.
-"""
+def _try_lock(descriptor: int, lock: bytes) -> bool:
+    """Takes a lock, unless somebody else has it.
+
+    Raises:
+        OSError: the file cannot be locked.
+    """
+    if not _SYSTEM.fcntl(descriptor, _SETLK, lock):
+        return True
+    if ctypes.get_errno() in (errno.EAGAIN, errno.EACCES):
+        return False
+    raise _problem()
+
+
+def _problem() -> OSError:
+    """Why the last call of the C library's failed."""
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
 
 
 class LimitsFile:
     """An open file.
 
+    Its lock belongs to the open file, not to the process: several `LimitsFile` in one process shut
+    each other out too. The kernel drops it with the process. Every use has the form
+
+        try:
+            if file.lock():
+                file.wait()
+            ...
+        finally:
+            file.unlock()
+
+    and not that of a function or a context manager: the watchdog may raise HookTimeoutError
+    wherever a function of Python's begins or one of C's ends, and in this form that cannot leave
+    the lock held.
+
     Attributes:
         header: what never changes.
         descriptor: of the open file.
         octets, words, halves, floats: the whole file, by 1, 4, 2 and 8 octets.
+        lock: takes the lock; not 0: it did not, as a rule because somebody else has it.
+        unlock: gives it up; does no harm where it is not held.
     """
 
     def __init__(self, descriptor: int, header: Header) -> None:
         self.descriptor = descriptor
+        self.lock: Callable[[], int] = partial(_set_lock, descriptor, _SETLK, LOCKED)
+        self.unlock: Callable[[], int] = partial(_set_lock, descriptor, _SETLK, UNLOCKED)
         self._close = weakref.finalize(self, os.close, descriptor)
         self.header = header
         self.octets = mmap.mmap(descriptor, header.size)
@@ -87,19 +133,34 @@ class LimitsFile:
             os.close(descriptor)
         raise OSError(f"{path}: other processes remove it again and again")
 
+    def wait(self) -> None:
+        """Returns when the lock that somebody else had is this open file's.
+
+        Raises:
+            OSError: the file cannot be locked.
+        """
+        _wait(self.descriptor)
+
     def seize(self, octet: int) -> bool:
         """Locks an octet until the file is closed, if nobody else has. Octet 0 is `LOCKED`'s."""
-        try:
-            fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _lock(fcntl.F_WRLCK, octet))
-        except BlockingIOError:
-            return False
-        return True
+        return _try_lock(self.descriptor, _lock(fcntl.F_WRLCK, octet))
 
     def is_seized(self, octet: int) -> bool:
         """Whether another open file has locked an octet."""
-        answer = fcntl.fcntl(self.descriptor, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, octet))
+        answer = ctypes.create_string_buffer(_lock(fcntl.F_WRLCK, octet))
+        if _SYSTEM.fcntl(self.descriptor, fcntl.F_OFD_GETLK, answer):
+            raise _problem()
         (kind,) = struct.unpack_from("@h", answer)
         return bool(kind != fcntl.F_UNLCK)
+
+    def write(self, octets: bytes, offset: int) -> None:
+        """Writes a part of a record, in one call that a signal cannot divide.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        if _pwrite(self.descriptor, octets, len(octets), offset) < 0:
+            raise _problem()
 
     def close(self) -> None:
         """Gives back the memory, the descriptor and all locks. Whatever is forgotten does, too."""
@@ -109,10 +170,27 @@ class LimitsFile:
         self._close()
 
 
+def _wait(descriptor: int) -> None:
+    """Takes the lock.
+
+    It asks again and again: who is woken by the kernel has the lock, and may have to wait for the
+    interpreter's before it can do anything with it.
+
+    Raises:
+        OSError: the file cannot be locked.
+    """
+    tries, pause = 0, _SHORTEST
+    while not _try_lock(descriptor, LOCKED):
+        tries += 1
+        if tries > _TRIES:
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST)
+
+
 def _checked(descriptor: int, path: Path) -> Header | None:
     """The header. None: it was no good and has been removed, or another process did that."""
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, LOCKED)
+        _wait(descriptor)
         status = os.fstat(descriptor)
         header = Header.unpack(os.pread(descriptor, PAGE, 0))
         if header is not None and status.st_size == header.size:
@@ -130,7 +208,7 @@ def _checked(descriptor: int, path: Path) -> Header | None:
             path.unlink()
         return None
     finally:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, UNLOCKED)
+        _set_lock(descriptor, _SETLK, UNLOCKED)
 
 
 def _create(path: Path, places: int) -> None:

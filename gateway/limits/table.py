@@ -7,7 +7,6 @@ functions but `scan` want the lock to be held.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import os
@@ -43,7 +42,7 @@ from gateway.limits.layout import (
     TEXT_SIZE,
     USED,
 )
-from gateway.limits.limits_file import LOCKED, UNLOCKED, LimitsFile
+from gateway.limits.limits_file import LimitsFile
 
 log = logging.getLogger("gateway.limits")
 
@@ -140,7 +139,7 @@ class Table:
         after = file.words[HEADS + chain]
         unpublished = bytes((FREE,)) + head[1:].ljust(NEXT - 1, b"\0")
         links = _WORD.pack(after) + _WORD.pack(chain)
-        os.pwrite(file.descriptor, unpublished + links + body, offset)
+        file.write(unpublished + links + body, offset)
         file.words[HEADS + chain] = number
         file.octets[offset] = head[0]
         return offset
@@ -160,10 +159,11 @@ class Table:
             start = self._offset(number)
             end = self._offset(min(number + _BATCH, self._places + 1))
             try:
-                fcntl.fcntl(self._file.descriptor, fcntl.F_OFD_SETLKW, LOCKED)
+                if self._file.lock():
+                    self._file.wait()
                 octets = self._file.octets[start:end]
             finally:
-                fcntl.fcntl(self._file.descriptor, fcntl.F_OFD_SETLK, UNLOCKED)
+                self._file.unlock()
             for place in range(0, len(octets), RECORD):
                 if octets[place] == kind:
                     record = octets[place : place + RECORD]
@@ -273,13 +273,14 @@ class Table:
             return
         file = self._file
         try:
-            fcntl.fcntl(file.descriptor, fcntl.F_OFD_SETLKW, LOCKED)
+            if file.lock():
+                file.wait()
             if file.octets[BOOT : BOOT + BOOT_SIZE] != boot:
                 if file.words[USED]:
                     self._rebuild()
                 file.octets[BOOT : BOOT + BOOT_SIZE] = boot
         finally:
-            fcntl.fcntl(file.descriptor, fcntl.F_OFD_SETLK, UNLOCKED)
+            file.unlock()
 
     def _rebuild(self) -> None:
         """Makes all chains anew of the records that are sound. They keep their places."""

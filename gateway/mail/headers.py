@@ -51,7 +51,10 @@ def split_beginning(beginning: bytes) -> tuple[bytes, bytes] | None:
     None if the header may go on after this beginning.
     """
     # A line that is not complete may be a field yet.
-    header, separator, body = split(beginning[: beginning.rfind(b"\r\n") + 2])
+    end = beginning.rfind(b"\r\n")
+    if end < 0:
+        return None
+    header, separator, body = split(beginning[: end + 2])
     return (header, separator) if separator or body else None
 
 

@@ -110,6 +110,13 @@ _METRICS = (
         "Recipients in the queue, by state: active, deferred, scheduled, held.",
         ("state",),
     ),
+    Metric(
+        "gateway_queue_held_recipients",
+        "gauge",
+        "Recipients that are held, by what holds them: damaged (on the disk), crash (processes "
+        "ended over the message), salvaged (from a damaged shard), paused, hand, quarantined.",
+        ("holder",),
+    ),
     Metric("gateway_queue_lanes", "gauge", "Lanes that have mail in the queue."),
     Metric("gateway_queue_oldest_seconds", "gauge", "Age of the oldest mail; 0 if there is none."),
     Metric(
@@ -122,6 +129,11 @@ _METRICS = (
     Metric("gateway_spool_free_bytes", "gauge", "Octets that are free on the spool's disk."),
     Metric("gateway_spool_reserve_bytes", "gauge", "Octets of it that mail may not take."),
     Metric("gateway_spool_failed", "gauge", "1 while a shard of the process cannot be written."),
+    Metric(
+        "gateway_spool_unreadable_shards",
+        "gauge",
+        "Shards that cannot be read: their mail waits for a person.",
+    ),
     # Processes.
     Metric("gateway_up", "gauge", "1 if the process told its numbers, otherwise 0."),
     Metric("gateway_scrape_seconds", "gauge", "How long it took to tell them."),

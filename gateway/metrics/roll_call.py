@@ -28,6 +28,10 @@ log = logging.getLogger("gateway.health")
 class RollCall:
     """How all processes are.
 
+    Attributes:
+        health: how, as it was found last.
+        left: the numbers of shards that workers cannot read.
+
     Args:
         workers: who is asked.
         own: how this process is.
@@ -44,6 +48,7 @@ class RollCall:
         self._heard = dict.fromkeys(workers.names, time.monotonic())
         self._looked = time.monotonic()
         self.health = Health()
+        self.left: frozenset[int] = frozenset()
 
     async def run(self) -> None:
         """Calls the roll until it is cancelled."""
@@ -76,6 +81,7 @@ class RollCall:
             for name in self._workers.names
             if now - self._heard[name] > SILENCE
         }
+        self.left = frozenset(number for report in reports.values() for number in report.left)
         self.health = judge(reports, silent, spool=self._problem_of_spool(), workers="worker-")
 
     def _problem_of_spool(self) -> str:

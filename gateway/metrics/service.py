@@ -11,23 +11,32 @@ from gateway.metrics.readings import Readings
 from gateway.metrics.roll_call import RollCall
 from gateway.metrics.scrape import Scrape
 from gateway.metrics.spool_survey import SpoolSurvey
+from gateway.metrics.storage import storage_of
 from gateway.metrics.usage import Usage
 from gateway.metrics.workers import Workers
+from gateway.spool.spool import Spool
 from gateway.web.health import Health, Report
 
 
 class ServiceMetrics:
-    """Answers `/metrics` and `/health` for all processes."""
+    """Answers `/metrics` and `/health` for all processes.
 
-    def __init__(self, config: Config, chain: Chain) -> None:
+    Args:
+        config: the gateway's.
+        chain: this process's.
+        spool: this process's, for what plugins emit here.
+    """
+
+    def __init__(self, config: Config, chain: Chain, spool: Spool) -> None:
         self._chain = chain
+        self._spool = spool
         self._usage = Usage()
-        spool = config.spool
-        workers = Workers(spool.path, config.worker_count)
+        folder, reserve = config.spool.path, config.spool.reserve
+        workers = Workers(folder, config.worker_count)
         observers = [step.plugin for step in chain.steps["observe"]]
-        survey = SpoolSurvey(spool.path, spool.reserve, observers)
-        self._scrape = Scrape(workers, self._read, survey)
-        self._roll_call = RollCall(workers, self._report, spool.path, spool.reserve)
+        self._survey = SpoolSurvey(folder, reserve, observers)
+        self._scrape = Scrape(workers, self._read, self._survey)
+        self._roll_call = RollCall(workers, self._report, folder, reserve)
         self._calls: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -50,7 +59,10 @@ class ServiceMetrics:
 
     def _read(self, readings: Readings) -> None:
         self._usage.read(readings)
+        unreadable = self._survey.unreadable | self._roll_call.left
+        readings.put("gateway_spool_failed", self._spool.failure is not None)
+        readings.put("gateway_spool_unreadable_shards", len(unreadable))
         read_plugins(self._chain, SERVICE_HOOKS, readings)
 
     def _report(self) -> Report:
-        return Report("", open_breakers(self._chain))
+        return Report(storage_of(self._spool), open_breakers(self._chain))

@@ -6,15 +6,17 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.metrics.held import by_holder
 from gateway.metrics.readings import Readings
-from gateway.queue.listing import read_stats
+from gateway.queue.listing import count_held, read_stats
 from gateway.queue.selection import STATES
 from gateway.spool.outbox import count_waiting
+from gateway.spool.shard_file import UnreadableShard
 
 LEAST_PAUSE = 5.0
 """Seconds between two counts, at least."""
@@ -31,17 +33,22 @@ class Count:
 
     Attributes:
         states: recipients by their state.
+        held: recipients that are held, by what holds them.
         lanes: how many lanes have mail.
         oldest: when the oldest mail came, in seconds since the epoch; 0 if there is none.
         waiting: events that wait, by observer.
         octets: of all databases.
+        unreadable: the numbers of shards that cannot be read, or not to their end; what was not
+            read is not counted.
     """
 
     states: dict[str, int]
+    held: Mapping[str, int]
     lanes: int
     oldest: float
     waiting: dict[str, int]
     octets: int
+    unreadable: frozenset[int]
 
 
 class SpoolSurvey:
@@ -89,12 +96,19 @@ class SpoolSurvey:
             age = max(0.0, self._clock() - count.oldest) if count.oldest else 0.0
             for state, recipients in count.states.items():
                 readings.put("gateway_queue_recipients", recipients, state)
+            for holder, recipients in count.held.items():
+                readings.put("gateway_queue_held_recipients", recipients, holder)
             readings.put("gateway_queue_lanes", count.lanes)
             readings.put("gateway_queue_oldest_seconds", age)
             for observer, events in count.waiting.items():
                 readings.put("gateway_outbox_events", events, observer)
             readings.put("gateway_spool_bytes", count.octets)
         return self._readable
+
+    @property
+    def unreadable(self) -> frozenset[int]:
+        """The numbers of shards that could not be read when it was counted last."""
+        return frozenset() if self._count is None else self._count.unreadable
 
     def close(self) -> None:
         """Counts no more."""
@@ -122,7 +136,12 @@ class SpoolSurvey:
 
 
 def _count(folder: Path, observers: Sequence[str]) -> Count:
-    groups = read_stats(folder)
+    skipped: list[UnreadableShard] = []
+    groups = read_stats(folder, skipped=skipped)
+    held = any(group.held for group in groups)
+    reasons = count_held(folder, "*", skipped) if held else {}
+    unreadable = {shard.number for shard in skipped}
+    waiting = count_waiting(folder, observers, unreadable)
     # Mail whose message is damaged has no time of arrival.
     known = [group.oldest for group in groups if group.oldest]
     octets = 0
@@ -132,9 +151,11 @@ def _count(folder: Path, observers: Sequence[str]) -> Count:
         except FileNotFoundError:
             continue  # the shard has run empty
     return Count(
+        held=by_holder(reasons),
         states={state: sum(getattr(group, state) for group in groups) for state in STATES},
         lanes=len(groups),
         oldest=min(known, default=0.0),
-        waiting=count_waiting(folder, observers),
+        waiting=waiting,
         octets=octets,
+        unreadable=frozenset(unreadable),
     )

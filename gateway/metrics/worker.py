@@ -9,6 +9,7 @@ from gateway.hooks.chain import Chain
 from gateway.hooks.histogram import BOUNDS
 from gateway.metrics.plugins import WORKER_HOOKS, open_breakers, read_plugins
 from gateway.metrics.readings import Readings
+from gateway.metrics.storage import storage_of
 from gateway.metrics.usage import Usage
 from gateway.queue.dispatch import Dispatcher
 from gateway.queue.settle import Settler
@@ -49,13 +50,8 @@ class WorkerMetrics:
 
     def report(self) -> Report:
         """How this worker is."""
-        storage = ""
-        if self._spool.failure is not None:
-            full = any(shard.full for shard in self._spool.shards)
-            storage = "full" if full else "failed"
-        elif self._spool.left:
-            storage = "damaged"
-        return Report(storage, open_breakers(self._chain))
+        left = tuple(sorted(self._spool.left))
+        return Report(storage_of(self._spool), open_breakers(self._chain), left)
 
     def read(self) -> Readings:
         """All numbers as they are now."""

@@ -60,7 +60,7 @@ class Service:
         self._limits = Limits(config.spool.limits)
         # A shard for what this process emits, and no mail; what it leaves there, a worker adopts.
         self._spool = Spool(config.spool.path, f"service-{os.getpid()}", config.spool.reserve)
-        self._metrics = ServiceMetrics(config, self._chain)
+        self._metrics = ServiceMetrics(config, self._chain, self._spool)
         self._stopping = False
         self._news = asyncio.Event()
         self._emitter = Emitter(

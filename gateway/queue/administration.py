@@ -20,7 +20,7 @@ from gateway.hooks.chain import Chain
 from gateway.process.control import ControlError, request
 from gateway.queue.change import NAMES, Change, Changed, Key, Name, apply, submit
 from gateway.queue.dispatch import Dispatcher
-from gateway.queue.listing import survey
+from gateway.queue.listing import Skipped, survey
 from gateway.queue.pauses import Pause, Pauses, add_pause, remove_pauses
 from gateway.queue.selection import Selection
 from gateway.queue.settle import Settler
@@ -53,7 +53,11 @@ _Note = Callable[[int, Changed, Iterable[Sequence[int]]], None]
 
 
 async def change(
-    folder: Path, what: Change | Name, selection: Selection, advance: Advance = lambda done: None
+    folder: Path,
+    what: Change | Name,
+    selection: Selection,
+    advance: Advance = lambda done: None,
+    skipped: Skipped = None,
 ) -> Changed:
     """Makes a change to what is selected; a name alone stands for a change without details.
 
@@ -62,7 +66,7 @@ async def change(
         ControlError: the worker that owns a shard does not answer.
     """
     what = Change(what) if isinstance(what, str) else what
-    found = await asyncio.to_thread(survey, folder, selection, what.narrow)
+    found = await asyncio.to_thread(survey, folder, selection, what.narrow, skipped)
     done, _ = await perform(folder, what, found.keys, advance)
     return done
 
@@ -176,7 +180,11 @@ def _has_ended(error: ControlError) -> bool:
 
 
 async def pause(
-    folder: Path, selection: Selection, reason: str, advance: Advance = lambda done: None
+    folder: Path,
+    selection: Selection,
+    reason: str,
+    advance: Advance = lambda done: None,
+    skipped: Skipped = None,
 ) -> tuple[Pause, Changed]:
     """Keeps what is selected in the queue, what is there and what comes, until `resume`.
 
@@ -190,7 +198,7 @@ async def pause(
     made = add_pause(folder, selection, reason, time.time())
     untold = await _tell_pauses(folder)
     what = Change("hold", made.held, made.id)
-    found = await asyncio.to_thread(survey, folder, selection, what.narrow)
+    found = await asyncio.to_thread(survey, folder, selection, what.narrow, skipped)
     total, busy = await perform(folder, what, found.keys, advance)
     end = time.monotonic() + BUSY_SECONDS
     while busy and time.monotonic() < end:
@@ -203,7 +211,10 @@ async def pause(
 
 
 async def resume(
-    folder: Path, pauses: Sequence[int], advance: Advance = lambda done: None
+    folder: Path,
+    pauses: Sequence[int],
+    advance: Advance = lambda done: None,
+    skipped: Skipped = None,
 ) -> Changed:
     """Ends pauses and lets go what they hold, all but what another pause is about.
 
@@ -214,7 +225,8 @@ async def resume(
     untold = await _tell_pauses(folder)
     total = Changed()
     for number in pauses:
-        total += await change(folder, Change("release", pause=number), Selection(), advance)
+        what = Change("release", pause=number)
+        total += await change(folder, what, Selection(), advance, skipped)
     if untold:
         raise ControlError(f"not all workers know yet that it has ended: {untold[0]}")
     return total

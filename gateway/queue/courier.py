@@ -16,13 +16,21 @@ from gateway.hooks.chain import Chain, Copy
 from gateway.mail.large_content import LARGE, Content, DamagedContentError, LargeContent
 from gateway.mail.message import Message
 from gateway.mail.seven_bit import seven_bit
+from gateway.queue.custody import ATTEMPT, Hand, reason_of
 from gateway.queue.placement import claimant_of
 from gateway.queue.settle import Settler
-from gateway.spool.queue_entry import Entry, Envelope, Settlement
+from gateway.spool.queue_entry import Entry, Envelope, Item, Settlement
 from gateway.spool.scratch_content import ScratchContent
+from gateway.spool.suspects import DEATHS, Suspect
+
+_Answer = Route | Source | Delay | Quarantine | Reject | Outcome | None
 
 RECEIVE_DELAY = 300.0
 """Seconds until a plugin is asked again to take a message of its own that it could not take."""
+
+DELIVERED_BEFORE = Outcome(
+    Disposition.DELIVERED, 250, "2.0.0", "delivered before its process ended", stage="dot"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,8 @@ class Courier:
         self._source = Source(None, hostname)
         self._clock = clock
         self._one_large = asyncio.Lock()
-        self._has_hooks = any(chain.steps[hook] for hook in ("route", "source", "admit", "reply"))
+        self._has_hooks = any(chain.steps[hook] for hook in ATTEMPT)
+        self._custody = settler.custody
 
     async def attempt(
         self, entry: Entry, content: Content, give_back: Callable[[Entry], None]
@@ -80,25 +89,95 @@ class Courier:
             content: the message.
             give_back: gets an entry with the recipients that were taken out.
         """
+        suspect = self._custody.suspect(entry)
+        if suspect is not None:
+            return await self._try_suspect(suspect, entry, content, give_back)
+        return await self._attempt(entry, content, give_back)
+
+    async def _try_suspect(
+        self,
+        suspect: Suspect,
+        entry: Entry,
+        content: Content,
+        give_back: Callable[[Entry], None],
+    ) -> Settled | Later | Busy:
+        """As `attempt`, for mail over which a process has ended."""
+        done = [item for item in entry.items if item.number in suspect.delivered]
+        if done:
+            # A hook that ended its process must not be the reason that mail goes out twice.
+            rest = [item for item in entry.items if item not in done]
+            if rest:
+                give_back(_part_of(entry, rest))
+            suspect.ended = not rest
+            entry.items = done
+            outcomes = [DELIVERED_BEFORE] * len(done)
+            now = self._clock()
+            times = Times(active=now, done=now)
+            delivery = self._delivery(entry, content)
+            delivery.close()
+            return Settled(*self._settler.conclude(entry, delivery, outcomes, times, ask=False))
+        if suspect.deaths >= DEATHS:
+            suspect.ended = True
+            return Settled(self._settler.hold(entry, reason_of(suspect)))
+        result = await self._attempt(entry, content, give_back, suspect)
+        suspect.ended = isinstance(result, Settled)
+        return result
+
+    async def _attempt(
+        self,
+        entry: Entry,
+        content: Content,
+        give_back: Callable[[Entry], None],
+        suspect: Suspect | None = None,
+    ) -> Settled | Later | Busy:
         claimant = claimant_of(entry.lane)
         if claimant is not None:
-            return Settled(await self._receive(entry, content, claimant))
+            async with contextlib.nullcontext() if suspect is None else self._custody.alone:
+                with self._custody.holding(entry, ("receive", claimant)):
+                    return Settled(await self._receive(entry, content, claimant))
         times = Times(active=self._clock())
         delivery = self._delivery(entry, content)
-        chain = self._chain
+        hand: Hand | None = None
         if self._has_hooks:
+            hand = self._custody.hand(entry)
+            if hand is not None:
+                delivery.guard = hand
             delivery.close()
-        stage = "route"
-        answer: Route | Source | Delay | Quarantine | Reject | Outcome | None
-        answer = await self._route(entry, delivery)
-        if isinstance(answer, Route):
-            delivery.proceed(route=answer)
-            stage = "source"
-            answer = chain.source(delivery) if chain.steps["source"] else None
-            if answer is None or isinstance(answer, Source):
-                delivery.proceed(source=answer or self._source)
-                stage = "admit"
-                answer = chain.admit(delivery) if chain.steps["admit"] else None
+        try:
+            if suspect is None:
+                stage, answer = await self._ask(entry, delivery)
+            else:
+                # One by one: when the process ends, it is known over which.
+                async with self._custody.alone:
+                    stage, answer = await self._ask(entry, delivery)
+            return await self._carry_out(entry, delivery, stage, answer, give_back, times)
+        finally:
+            if hand is not None:
+                hand.leave()
+
+    async def _ask(self, entry: Entry, delivery: Delivery) -> tuple[str, _Answer]:
+        """Asks what is asked before an attempt; returns the last answer and the stage it is of."""
+        chain = self._chain
+        answer: _Answer = await self._route(entry, delivery)
+        if not isinstance(answer, Route):
+            return "route", answer
+        delivery.proceed(route=answer)
+        answer = chain.source(delivery) if chain.steps["source"] else None
+        if answer is not None and not isinstance(answer, Source):
+            return "source", answer
+        delivery.proceed(source=answer or self._source)
+        return "admit", chain.admit(delivery) if chain.steps["admit"] else None
+
+    async def _carry_out(
+        self,
+        entry: Entry,
+        delivery: Delivery,
+        stage: str,
+        answer: _Answer,
+        give_back: Callable[[Entry], None],
+        times: Times,
+    ) -> Settled | Later | Busy:
+        """Does what the hooks have said; without an answer, it is delivered."""
         if isinstance(answer, Delay):
             reason = answer.reason or f"{stage}: later"
             if self._settler.has_time(entry):
@@ -122,8 +201,22 @@ class Courier:
             )
             if isinstance(outcomes, Busy):
                 return outcomes
+            if isinstance(delivery.guard, Hand) and self._meets_hooks(entry):
+                delivery.guard.note_delivered(
+                    [
+                        item.number
+                        for item, outcome in zip(entry.items, outcomes, strict=True)
+                        if outcome.disposition is Disposition.DELIVERED
+                    ]
+                )
         times.done = self._clock()
         return Settled(*self._settler.conclude(entry, delivery, outcomes, times))
+
+    def _meets_hooks(self, entry: Entry) -> bool:
+        """Whether a hook may be asked after an attempt: `reply`, or `seal` for a report."""
+        if self._chain.steps["reply"] or len(entry.items) > 1:
+            return True
+        return entry.items[0].recipient.notify is not None
 
     async def _route(
         self, entry: Entry, delivery: Delivery
@@ -168,7 +261,10 @@ class Courier:
             text = "the message has 8-bit content that cannot be converted for this server"
             return Outcome(Disposition.FAILED, 0, "5.6.3", text, "data")
         message = _message_of(envelope, converted)
-        refusal = self._chain.seal(Copy(message)) if envelope.seal else None
+        refusal = None
+        if envelope.seal:
+            with self._custody.holding(entry, "seal"):
+                refusal = self._chain.seal(Copy(message))
         if refusal is not None:
             text = f"the converted message cannot be sealed: {refusal.text}"
             return Outcome(Disposition.DEFERRED, 0, "4.6.3", text, "data")
@@ -217,10 +313,14 @@ def _take_apart(entry: Entry, delivery: Delivery, give_back: Callable[[Entry], N
     if most is None or len(entry.items) <= max(1, most):
         return
     most = max(1, most)
-    rest = Entry(entry.shard, entry.envelope, entry.lane, entry.priority, entry.items[most:], None)
+    rest = _part_of(entry, entry.items[most:])
     entry.items = entry.items[:most]
     delivery.proceed(recipients=delivery.recipients[:most])
     give_back(rest)
+
+
+def _part_of(entry: Entry, items: list[Item]) -> Entry:
+    return Entry(entry.shard, entry.envelope, entry.lane, entry.priority, items)
 
 
 def _message_of(envelope: Envelope, content: bytes) -> Message:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from gateway.delivery.connections import Busy
@@ -21,7 +21,7 @@ from gateway.queue.lane import PRIORITIES, Bounds, Lane
 from gateway.queue.memory import Load, Memory
 from gateway.queue.pauses import Pauses
 from gateway.queue.placement import claimant_of, entries_of, held_apart, parts_of
-from gateway.queue.settle import Settler, event_of
+from gateway.queue.settle import Settler, events_of
 from gateway.spool.queue_entry import Entry, Item, Placed, Settlement
 from gateway.spool.shard import Shard
 from gateway.spool.shard_file import SpoolError
@@ -107,7 +107,7 @@ class Dispatcher:
             done(None)
             return
         if self._events:
-            new = [*events, *_accepted(placed, received, self._events)]
+            new = [*events, *events_of(placed, received, self._events)]
             events = [event for event in new if event.type in self._events]
         elif events:
             events = ()
@@ -191,8 +191,9 @@ class Dispatcher:
 
     # In: mail that waits on disk.
 
-    def adopt(self, shards: Iterable[Shard]) -> None:
+    def adopt(self, shards: Sequence[Shard]) -> None:
         """Starts to dispatch what is in shards that this worker has just taken."""
+        self._settler.custody.adopt(shards)
         self._alarm.adopt(shards)
 
     def release(self, shards: Iterable[Shard]) -> None:
@@ -437,14 +438,3 @@ class Dispatcher:
             task.cancel()
         if self._runners:
             await asyncio.wait(self._runners)
-
-
-def _accepted(placed: Iterable[Placed], received: float, interest: Interest) -> Iterator[Event]:
-    accepted = "accepted" in interest
-    for item in placed:
-        for row in item.entry.items:
-            envelope = item.entry.envelope
-            if accepted:
-                yield event_of("accepted", received, envelope, row.recipient)
-            if item.held is not None:
-                yield event_of("held", received, envelope, row.recipient, reason=item.held)

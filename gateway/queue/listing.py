@@ -11,7 +11,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +33,20 @@ from gateway.queue.selection import (
 )
 from gateway.spool import queue_id
 from gateway.spool.queue_entry import Envelope, envelope_of
-from gateway.spool.shard_file import SpoolError
+from gateway.spool.shard_file import (
+    SpoolError,
+    UnreadableShard,
+    damage_to,
+    is_missing,
+    open_to_read,
+)
 from gateway.spool.spool import shard_numbers
 
 STEP = 2000
 """Recipients that one read looks at."""
+
+Skipped = list[UnreadableShard] | None
+"""Takes the shards that are damaged so that they cannot be read; None: the first is an error."""
 
 State = Literal["active", "deferred", "scheduled", "held"]
 
@@ -138,7 +147,9 @@ class Survey:
         return self.lanes.total()
 
 
-def read(folder: Path, selection: Selection, limit: int | None = None) -> Iterator[Row]:
+def read(
+    folder: Path, selection: Selection, limit: int | None = None, skipped: Skipped = None
+) -> Iterator[Row]:
     """The rows of the queue, shard by shard, oldest first in each.
 
     Raises:
@@ -147,7 +158,7 @@ def read(folder: Path, selection: Selection, limit: int | None = None) -> Iterat
     now = time.time()
     left = limit
     query = f"SELECT {_COLUMNS} {_WITH_MESSAGES} WHERE {{}} ORDER BY d.id, d.number"
-    for number, rows in _read(folder, query, selection, selection.where(now)):
+    for number, rows in _read(folder, query, selection, selection.where(now), skipped):
         for columns in rows[:left]:
             yield row_of(columns, now, number)
         if left is not None:
@@ -206,10 +217,9 @@ def read_content(folder: Path, row: Row) -> bytes | None:
     Raises:
         SpoolError: the shard cannot be read.
     """
-    db = _open(folder, row.shard)
-    if db is None:
-        return None
-    with closing(db):
+    with _reading(folder, row) as db:
+        if db is None:
+            return None
         # What is deleted meanwhile is seen whole, as in one moment.
         db.execute("BEGIN")
         found = db.execute("SELECT content FROM messages WHERE copy=?", (row.copy,)).fetchone()
@@ -227,10 +237,9 @@ def read_envelope(folder: Path, row: Row) -> Envelope | None:
     Raises:
         SpoolError: the shard cannot be read.
     """
-    db = _open(folder, row.shard)
-    if db is None:
-        return None
-    with closing(db):
+    with _reading(folder, row) as db:
+        if db is None:
+            return None
         sql = "SELECT copy, id, received, sender, stream, size, envelope FROM messages WHERE copy=?"
         columns = db.execute(sql, (row.copy,)).fetchone()
     try:
@@ -254,6 +263,8 @@ def read_events(folder: Path, id: str) -> Iterator[Event]:  # noqa: A002 - the w
             try:
                 texts = db.execute(sql, (f'"message_id":"{id}"',)).fetchall()
             except apsw.Error as error:
+                if is_missing(folder / f"{number:04d}.db"):
+                    continue
                 raise _unreadable(folder, number, error) from error
         for (text,) in texts:
             try:
@@ -264,7 +275,7 @@ def read_events(folder: Path, id: str) -> Iterator[Event]:  # noqa: A002 - the w
                 yield event
 
 
-def read_stats(folder: Path, by: str = "lane") -> list[GroupStats]:
+def read_stats(folder: Path, by: str = "lane", skipped: Skipped = None) -> list[GroupStats]:
     """The queue by one of `GROUPS`, the longest part first.
 
     Raises:
@@ -277,7 +288,8 @@ def read_stats(folder: Path, by: str = "lane") -> list[GroupStats]:
         f" {_WITH_MESSAGES} WHERE {{}} GROUP BY 1"
     )
     groups: dict[str, list[Any]] = {}
-    for _, rows in _read(folder, query, Selection(), Where("1", [now], message=True)):
+    every = Where("1", [now], message=True)
+    for _, rows in _read(folder, query, Selection(), every, skipped):
         for name, *numbers in rows:
             known = groups.setdefault(name, [0, 0, 0, 0, 0, numbers[-1]])
             known[:5] = map(sum, zip(known[:5], numbers[:5], strict=True))
@@ -287,29 +299,40 @@ def read_stats(folder: Path, by: str = "lane") -> list[GroupStats]:
 
 
 def survey(
-    folder: Path, selection: Selection, narrow: Callable[[Where], Where] = lambda where: where
+    folder: Path,
+    selection: Selection,
+    narrow: Callable[[Where], Where] = lambda where: where,
+    skipped: Skipped = None,
 ) -> Survey:
-    """What is selected, and meets a further condition.
+    """What is selected, and meets a further condition. Of a shard that is skipped it has nothing.
 
     Raises:
         SpoolError: a shard cannot be read.
     """
-    found = Survey()
+    parts: dict[int, Survey] = {}
     where = narrow(selection.where(time.time()))
     source = _WITH_MESSAGES if where.message else _ROWS
     query = f"SELECT d.id, d.number, d.lane {source} WHERE {{}} ORDER BY d.id, d.number"
     last = None
-    for shard, rows in _read(folder, query, selection, where):
+    for shard, rows in _read(folder, query, selection, where, skipped):
+        found = parts.setdefault(shard, Survey())
         keys = found.keys.setdefault(shard, array("q"))
         for id_, number, lane in rows:
             keys.extend((id_, number))
             found.lanes[lane] += 1
             found.messages += id_ != last
             last = id_
-    return found
+    total = Survey()
+    unreadable = {one.number for one in skipped or ()}
+    for shard, found in parts.items():
+        if shard not in unreadable:
+            total.messages += found.messages
+            total.lanes.update(found.lanes)
+            total.keys |= found.keys
+    return total
 
 
-def count_held(folder: Path, pattern: str) -> Counter[str]:
+def count_held(folder: Path, pattern: str, skipped: Skipped = None) -> Counter[str]:
     """How many recipients are held for each reason that fits a pattern, as GLOB of SQLite.
 
     Raises:
@@ -318,13 +341,13 @@ def count_held(folder: Path, pattern: str) -> Counter[str]:
     where = Where("1", [0.0], message=False).also("d.held GLOB {}", pattern)
     query = f"SELECT d.held, count(*) {_ROWS} WHERE {{}} GROUP BY 1"
     reasons: Counter[str] = Counter()
-    for _, rows in _read(folder, query, Selection(), where):
+    for _, rows in _read(folder, query, Selection(), where, skipped):
         reasons.update(dict(rows))
     return reasons
 
 
 def _read(
-    folder: Path, query: str, selection: Selection, where: Where
+    folder: Path, query: str, selection: Selection, where: Where, skipped: Skipped
 ) -> Iterator[tuple[int, list[Any]]]:
     """What a query finds in each shard, step by step; {} in it stands for the condition."""
     for number in shard_numbers(folder):
@@ -341,9 +364,19 @@ def _read(
                         break
                     rows = db.execute(query.format(step.text), step.values).fetchall()
                 except apsw.Error as error:
-                    raise _unreadable(folder, number, error) from error
+                    path = folder / f"{number:04d}.db"
+                    if not is_missing(path):
+                        _skip(damage_to(path, error), skipped)
+                    break
                 if rows:
                     yield number, rows
+
+
+def _skip(shard: UnreadableShard, skipped: Skipped) -> None:
+    if skipped is None:
+        raise SpoolError(str(shard))
+    if shard not in skipped:
+        skipped.append(shard)
 
 
 def _steps(db: apsw.Connection, where: Where) -> Iterator[Where]:
@@ -368,15 +401,29 @@ def _open(folder: Path, number: int) -> apsw.Connection | None:
     """
     path = folder / f"{number:04d}.db"
     try:
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        db = open_to_read(path)
     except apsw.Error as error:
         if not path.exists():
             return None
         raise _unreadable(folder, number, error) from error
-    db.set_busy_timeout(10_000)
     db.create_scalar_function("domain_of", domain_of, 1, deterministic=True)
     db.create_scalar_function("in_network", in_network, 2, deterministic=True)
     return db
+
+
+@contextmanager
+def _reading(folder: Path, row: Row) -> Iterator[apsw.Connection | None]:
+    """The shard of a row; None if it is gone.
+
+    Raises:
+        SpoolError: the shard, or what is read of it, cannot be read.
+    """
+    db = _open(folder, row.shard)
+    with nullcontext() if db is None else closing(db):
+        try:
+            yield db
+        except apsw.Error as error:
+            raise _unreadable(folder, row.shard, error) from error
 
 
 def _unreadable(folder: Path, number: int, error: apsw.Error) -> SpoolError:

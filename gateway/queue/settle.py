@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gateway.attempt import Attempt, Delivery, Disposition, Outcome, Times
 from gateway.events import Event, Interest
@@ -19,9 +19,10 @@ from gateway.log import AttemptLog
 from gateway.mail.message import Client, Message, Recipient
 from gateway.queue import bounce
 from gateway.queue.bounce import Kind, Result
+from gateway.queue.custody import Custody
 from gateway.queue.schedule import RetryPolicy, next_attempt
 from gateway.spool import queue_id
-from gateway.spool.queue_entry import Entry, Envelope, Item, Settlement
+from gateway.spool.queue_entry import Entry, Envelope, Item, Placed, Settlement
 from gateway.spool.spool import Spool
 
 REPORT_RETRY = 300.0
@@ -46,6 +47,7 @@ class Settler:
         delivered, deferred: recipients whose attempt ended so.
         failed: those that were given up; expired: those of them whose lifetime was over.
         attempts: how long attempts took.
+        custody: notes which hook has which mail in hand.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Settler:
         self._clock = clock
         self.delivered = self.deferred = self.failed = self.expired = 0
         self.attempts = Histogram()
+        self.custody = Custody(chain)
 
     def conclude(
         self,
@@ -75,8 +78,10 @@ class Settler:
         delivery: Delivery,
         outcomes: Sequence[Outcome],
         times: Times,
+        *,
+        ask: bool = True,
     ) -> tuple[Settlement, list[Copy]]:
-        """Settles an attempt.
+        """Settles an attempt; `ask` tells whether `reply` hooks are asked what it means.
 
         Returns the settlement, and the reports that have to be placed in it.
         """
@@ -86,7 +91,7 @@ class Settler:
         more_room = any(outcome.disposition is Disposition.DELIVERED for outcome in outcomes)
         for item, outcome in zip(entry.items, outcomes, strict=True):
             item.attempts += 1
-            if self._chain.steps["reply"]:
+            if ask and self._chain.steps["reply"]:
                 answer = self._chain.reply(
                     Attempt(delivery, item.recipient, delivery.route, delivery.source, outcome)
                 )
@@ -171,7 +176,10 @@ class Settler:
             or bounce.wants_report(delivery.sender, item.recipient.notify, kind)
         ]
         until = settlement.entry.envelope.begins + self._retry_of(delivery.stream).lifetime
-        report = self._sealed(kind, delivery, results, now, until) if results else None
+        report: Copy | None = None
+        if results:
+            with self.custody.holding(settlement.entry, "seal", delivery.guard):
+                report = self._sealed(kind, delivery, results, now, until)
         if kind is Kind.RELAYED:
             return [report] if report is not None else []
         if kind is Kind.DELAYED:
@@ -268,3 +276,15 @@ def event_of(
         status=outcome.status if outcome is not None else "",
         notes={**envelope.notes, **recipient.notes},
     )
+
+
+def events_of(placed: Iterable[Placed], received: float, interest: Interest) -> Iterator[Event]:
+    """The events of a message that is accepted."""
+    accepted = "accepted" in interest
+    for item in placed:
+        for row in item.entry.items:
+            envelope = item.entry.envelope
+            if accepted:
+                yield event_of("accepted", received, envelope, row.recipient)
+            if item.held is not None:
+                yield event_of("held", received, envelope, row.recipient, reason=item.held)

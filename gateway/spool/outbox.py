@@ -2,7 +2,7 @@
 
 The service process reads the shards beside their owners and remembers, in one file, how far each
 observer has come. The owner of a shard deletes what every observer has seen. An observer gets each
-event at least once: after a crash some come again.
+event at least once: after a crash some come again, but not for ever those that it crashes over.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import apsw
 
 from gateway.events import Event
 from gateway.hooks.chain import Chain
-from gateway.hooks.step import Step
+from gateway.hooks.step import Fault, Step
 from gateway.mail.message import Client, Message, Recipient
+from gateway.spool.observation import Observation
 from gateway.spool.shard import Shard
-from gateway.spool.shard_file import SpoolError
+from gateway.spool.shard_file import SpoolError, is_missing
 from gateway.spool.spool import shard_numbers
+from gateway.spool.suspects import DEATHS
 
 BATCH = 500
 """Events that an observer gets at a time."""
@@ -44,7 +46,9 @@ class Outbox:
         self._folder = folder
         self._chain = chain
         self._seen: dict[str, dict[str, int]] = {}
+        self._observation = Observation(folder)
         self._lock = -1
+        self._unreadable: set[int] = set()
 
     async def pass_on(self) -> int:
         """Gives each observer up to `BATCH` new events of each shard.
@@ -73,23 +77,79 @@ class Outbox:
             seen = _read_seen(self._folder)
             names = [step.plugin for step in self._chain.steps["observe"]]
             self._seen = {name: seen.get(name, {}) for name in names}
+            self._look_back()
         return True
+
+    def _look_back(self) -> None:
+        """Finds out whether the process before this one has ended over events."""
+        left = self._observation.look_back()
+        if left is None:
+            return
+        plugin, number, first, last = left
+        for step in self._chain.steps["observe"]:
+            if step.plugin == plugin:
+                one = f"event {first}" if first == last else f"events {first} to {last}"
+                step.fault(Fault(f"its process ended while it had {one} of shard {number:04d}"))
 
     async def _pass_on(self, number: int, step: Step) -> int:
         seen = self._seen[step.plugin]
-        rows = _read_events(self._folder, number, seen.get(str(number), 0))
+        rows = self._read(number, seen.get(str(number), 0))
         if not rows:
             return 0
+        alone = [self._observation.comes_alone(step.plugin, number, row[0]) for row in rows]
+        if any(alone):
+            rows = rows[: 1 if alone[0] else alone.index(True)]
         events = [event for _, event in rows if event is not None and _meets(step, event)]
-        if events and not await self._chain.observe(step, events):
+        if events and not await self._give(step, number, rows, events):
             return 0
         seen[str(number)] = rows[-1][0]
         self._write_seen()
         return len(rows)
 
+    def _read(self, number: int, after: int) -> Sequence[tuple[int, Event | None]]:
+        """What a shard has; nothing if it is damaged, as the events of others must not wait."""
+        try:
+            rows = _read_events(self._folder, number, after)
+        except apsw.Error as error:
+            if is_missing(self._folder / f"{number:04d}.db"):
+                return []
+            if number not in self._unreadable:
+                log.error("shard %04d: its events cannot be read: %s", number, error)
+                self._unreadable.add(number)
+            return []
+        self._unreadable.discard(number)
+        return rows
+
+    async def _give(
+        self,
+        step: Step,
+        number: int,
+        rows: Sequence[tuple[int, Event | None]],
+        events: Sequence[Event],
+    ) -> bool:
+        """Gives events to an observer; False if they have to come again."""
+        observation = self._observation
+        first, last = rows[0][0], rows[-1][0]
+        taken = observation.is_passed_over(step.plugin, number, first)
+        if taken:
+            about = events[0]
+            step.fault(
+                Fault(
+                    f"its process ended {DEATHS} times while it had event {first} of shard"
+                    f" {number:04d} ({about.type}, {about.message_id or 'of no message'}):"
+                    " it is passed over"
+                )
+            )
+        else:
+            observation.begin(step.plugin, number, first, last)
+            taken = await self._chain.observe(step, events)
+        observation.end(step.plugin, number, last, taken)
+        return taken
+
     def close(self) -> None:
         """Lets another process pass events on."""
         if self._lock >= 0:
+            self._observation.clear()
             os.close(self._lock)
             self._lock = -1
 
@@ -108,8 +168,16 @@ def observed(folder: Path, observers: Sequence[str]) -> dict[int, int]:
     return {number: min(one.get(str(number), 0) for one in seen) for number in numbers}
 
 
-def count_waiting(folder: Path, observers: Sequence[str]) -> dict[str, int]:
+def count_waiting(
+    folder: Path, observers: Sequence[str], unreadable: set[int] | None = None
+) -> dict[str, int]:
     """How many events each of these observers has not seen.
+
+    Args:
+        folder: the spool.
+        observers: their names.
+        unreadable: numbers of shards that are left out; those that cannot be read are added.
+            None: the first that cannot be read is an error.
 
     Raises:
         SpoolError: a shard cannot be read.
@@ -117,7 +185,7 @@ def count_waiting(folder: Path, observers: Sequence[str]) -> dict[str, int]:
     every = _read_seen(folder)
     waiting = dict.fromkeys(observers, 0)
     for number in shard_numbers(folder) if observers else ():
-        db = _open(folder, number)
+        db = None if unreadable and number in unreadable else _open(folder, number)
         if db is None:
             continue
         with contextlib.closing(db):
@@ -126,7 +194,12 @@ def count_waiting(folder: Path, observers: Sequence[str]) -> dict[str, int]:
                 try:
                     count = db.execute("SELECT count(*) FROM events WHERE number>?", (seen,)).get
                 except apsw.Error as error:
-                    raise SpoolError(f"shard {number:04d} cannot be read: {error}") from error
+                    if is_missing(folder / f"{number:04d}.db"):
+                        break
+                    if unreadable is None:
+                        raise SpoolError(f"shard {number:04d} cannot be read: {error}") from error
+                    unreadable.add(number)
+                    break
                 waiting[name] += count
     return waiting
 

@@ -230,6 +230,11 @@ def envelope_of(
     return envelope
 
 
+def has_checksum(text: str) -> bool:
+    """Whether a JSON object of a row tells its checksum; what an earlier version wrote does not."""
+    return _CHECKSUM.search(text) is not None
+
+
 def _with_checksum(text: str, columns: str) -> str:
     """A JSON object with a checksum of itself and of the columns beside it."""
     checksum = zlib.crc32(f"{columns}\n{text}".encode())

@@ -35,6 +35,7 @@ from gateway.spool.shard_file import (
     reason_of,
 )
 from gateway.spool.stored_content import StoredContent
+from gateway.spool.suspects import Key, Suspects, forget
 
 _INSERT_MESSAGE = "INSERT INTO messages VALUES (?,?,?,?,?,?,?,?,?)"
 _INSERT_PART = "INSERT INTO parts VALUES (?,?,?)"
@@ -63,12 +64,17 @@ log = logging.getLogger("gateway.spool")
 
 
 class Shard(GroupCommit):
-    """An owned shard."""
+    """An owned shard.
+
+    Attributes:
+        suspects: mail that may have ended the process of an owner; None where nobody looks.
+    """
 
     def __init__(self, path: Path, number: int, lock: int) -> None:
         super().__init__(path, number, lock)
         self._last_id = 0
         self._last_event = 0
+        self.suspects: Suspects | None = None
 
     @classmethod
     def claim(cls, folder: Path, number: int, owner: str) -> Shard:
@@ -116,6 +122,9 @@ class Shard(GroupCommit):
 
         While the disk fails the write waits, and is made when the disk works again.
         """
+        suspects = self.suspects
+        if suspects is not None and suspects.known:
+            done = _also(partial(suspects.settled, settlement.entry), done)
         self.submit(lambda db: self._settle(db, settlement), done, 0, None)
 
     def withdraw(self, db: apsw.Connection, number: int) -> None:
@@ -291,6 +300,18 @@ class Shard(GroupCommit):
         """Rows that a query finds."""
         return list(self._reader.execute(sql, values))
 
+    def waits(self, key: Key) -> bool:
+        """Whether a recipient is in the queue, and not held.
+
+        Raises:
+            SpoolError: the disk failed.
+        """
+        sql = "SELECT 1 FROM deliveries WHERE id=? AND number=? AND held IS NULL"
+        try:
+            return self._reader.execute(sql, key).get is not None
+        except apsw.Error as error:
+            raise SpoolError(reason_of(error)) from error
+
     def content(self, copy: int) -> Content | None:
         """A copy's content; None if it is gone or damaged. If it is large, reading it tells."""
         try:
@@ -330,6 +351,23 @@ class Shard(GroupCommit):
                 "SELECT EXISTS (SELECT 1 FROM deliveries) OR EXISTS (SELECT 1 FROM events)"
             ).get
         )
+
+    def close(self, remove: bool = False) -> None:
+        """Gives the shard up, in good order; `remove` deletes its files. Call `drain` first."""
+        if remove or self.suspects is not None:
+            forget(self.path)
+        super().close(remove)
+
+
+def _also(then: Callable[[], None], done: Done) -> Done:
+    """`done`, and before it what else follows when a write is on the disk."""
+
+    def both(error: SpoolError | None) -> None:
+        if error is None:
+            then()
+        done(error)
+
+    return both
 
 
 def _insert_parts(db: apsw.Connection, copy: int, content: Content) -> int:

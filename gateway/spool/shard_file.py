@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
@@ -67,6 +69,22 @@ class SpoolError(Exception):
     def __init__(self, text: str, full: bool = False) -> None:
         super().__init__(text)
         self.full = full
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableShard:
+    """A shard that is damaged so that SQLite cannot read it; `reason` is what SQLite says."""
+
+    path: Path
+    reason: str
+
+    @property
+    def number(self) -> int:
+        """The number of the shard."""
+        return int(self.path.stem)
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read: {self.reason}"
 
 
 class ShardBusyError(Exception):
@@ -139,20 +157,15 @@ def open_database(path: Path) -> apsw.Connection:
         db.pragma("journal_mode", "wal")
         db.pragma("synchronous", "full")
         db.pragma("cache_size", -8192)
-        if db.pragma("application_id") == 0 and not db.pragma("schema_version"):
+        if _is_new(db):
             with db:
                 list(db.execute(_SCHEMA))
-        if db.pragma("application_id") != APPLICATION_ID:
-            raise SpoolError(f"{path} is no shard of a spool")
-        if db.pragma("user_version") == 1:
+        version = db.pragma("user_version")
+        _check_format(path, db.pragma("application_id"), version)
+        if version == 1:
             # Large messages that are there stay in one piece until they have gone out.
             with db:
                 list(db.execute(_PARTS))
-        if db.pragma("user_version") != VERSION:
-            raise SpoolError(
-                f"{path} has format {db.pragma('user_version')};"
-                f" this version of the gateway reads format {VERSION}"
-            )
         # New files are safe only when the folder that names them is.
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -163,6 +176,83 @@ def open_database(path: Path) -> apsw.Connection:
         db.close()
         raise
     return db
+
+
+def open_to_read(path: Path) -> apsw.Connection:
+    """Opens a shard beside its owner.
+
+    Raises:
+        apsw.Error: it cannot be opened.
+    """
+    db = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READONLY)
+    db.set_busy_timeout(10_000)
+    return db
+
+
+_DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.SQLError)
+"""What SQLite says to a file that is damaged: a table may not be found in it any more."""
+
+_WHAT_AN_OWNER_READS = (
+    "SELECT count(*) FROM deliveries NOT INDEXED WHERE due IS NULL AND held IS NULL",
+    "SELECT count(*) FROM deliveries INDEXED BY deliveries_by_due WHERE due IS NOT NULL",
+    "SELECT count(*) FROM deliveries INDEXED BY deliveries_by_lane WHERE due IS NOT NULL",
+    "SELECT max(id) FROM messages",
+    "SELECT max(number) FROM events",
+)
+
+
+def damage_to(path: Path, error: apsw.Error) -> UnreadableShard:
+    """What an error says of a shard, if it says that the shard is damaged.
+
+    Raises:
+        SpoolError: something else is wrong.
+    """
+    if isinstance(error, _DAMAGE):
+        return UnreadableShard(path, str(error))
+    raise SpoolError(f"{path} cannot be read: {error}") from error
+
+
+def is_missing(path: Path) -> bool:
+    """Whether a shard is not there any more, or not yet, which who reads it hears as an error."""
+    try:
+        with closing(open_to_read(path)) as db:
+            return _is_new(db)
+    except apsw.Error:
+        return not path.exists()
+
+
+def _is_new(db: apsw.Connection) -> bool:
+    """Whether its tables were not written yet."""
+    return db.pragma("application_id") == 0 and not db.pragma("schema_version")
+
+
+def examine(path: Path) -> UnreadableShard | None:
+    """Whether a worker that takes a shard would leave it for a person, because it is damaged.
+
+    Returns None if all is well. The file stays as it is.
+
+    Raises:
+        SpoolError: the file is no shard, of another version, or may not be read.
+    """
+    try:
+        with closing(open_to_read(path)) as db:
+            if _is_new(db):
+                return None
+            _check_format(path, db.pragma("application_id"), db.pragma("user_version"))
+            for query in _WHAT_AN_OWNER_READS:
+                db.execute(query).fetchall()
+    except apsw.Error as error:
+        return damage_to(path, error)
+    return None
+
+
+def _check_format(path: Path, application_id: int, version: int) -> None:
+    if application_id != APPLICATION_ID:
+        raise SpoolError(f"{path} is no shard of a spool")
+    if version not in (1, VERSION):
+        raise SpoolError(
+            f"{path} has format {version}; this version of the gateway reads format {VERSION}"
+        )
 
 
 def reason_of(error: Exception) -> str:

@@ -38,7 +38,7 @@ class Spool:
         self._reserve = reserve
         self._room_known_until = 0.0
         self._room = 0
-        self._broken: set[int] = set()
+        self._broken: dict[int, int] = {}
         self._past_commits = 0
         self._past_commit_seconds = 0.0
 
@@ -67,6 +67,9 @@ class Spool:
     def adopt(self) -> list[Shard]:
         """Takes every shard that nobody holds; returns those."""
         adopted = []
+        self._broken = {
+            number: inode for number, inode in self._broken.items() if self._inode(number) == inode
+        }
         for number in shard_numbers(self.folder):
             if number in self._broken or any(shard.number == number for shard in self.shards):
                 continue
@@ -86,18 +89,25 @@ class Spool:
             if first and not existed:
                 raise
             log.error("shard %04d is left for a person: %s", number, error)
-            self._broken.add(number)
+            self._broken[number] = self._inode(number)
             return None
         try:
             shard.recover()
         except SpoolError as error:
             log.error("shard %04d is left for a person: %s", number, error)
-            self._broken.add(number)
+            self._broken[number] = self._inode(number)
             shard.close()
             return None
         self.shards.append(shard)
         self.shards.sort(key=lambda held: held.number)
         return shard
+
+    def _inode(self, number: int) -> int:
+        """Which file a shard is: one that a person has repaired, or replaced, is another one."""
+        try:
+            return (self.folder / f"{number:04d}.db").stat().st_ino
+        except OSError:
+            return 0
 
     def release_empty(self) -> list[Shard]:
         """Removes shards that have run empty, all but the home; returns those."""

@@ -41,13 +41,14 @@ class Report:
     """What a process says of itself.
 
     Attributes:
-        storage: what keeps it from writing mail: `full` or `failed`; `damaged` if it can, and
-            mail that was accepted cannot be read; '' if all is well.
+        storage: what keeps it from writing to the disk: `full` or `failed`; '' if nothing does.
         breakers: those that are not closed.
+        left: the numbers of shards that it cannot read.
     """
 
     storage: str = ""
     breakers: tuple[OpenBreaker, ...] = ()
+    left: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """An object for JSON, which `from_json` reads."""
@@ -72,6 +73,7 @@ class Report:
                     )
                     for one in told["breakers"]
                 ),
+                tuple(int(number) for number in told["left"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this is no report: {error!r}") from None
@@ -115,7 +117,8 @@ def judge(
         reports: what each process says of itself.
         silent: workers that say nothing, and for how many seconds they have not.
         spool: why nothing new can be stored there; '' if there is room.
-        workers: what the names of workers begin with; other processes do not keep mail up.
+        workers: what the names of workers begin with; other processes do not keep mail up, and
+            have no mail to write.
     """
     problems: dict[str, str] = {}
     flaws: dict[str, str] = {}
@@ -124,11 +127,16 @@ def judge(
     for name, seconds in silent.items():
         problems[name] = f"has not answered for {seconds:.0f} s"
     for name, report in reports.items():
-        if report.storage == "damaged":
-            problems[name] = "a part of the queue is damaged and waits for a person, see the log"
-        elif report.storage:
+        if report.storage:
             why = "the disk is full" if report.storage == "full" else "see the log"
-            problems[name] = f"cannot write mail to the disk: {why}"
+            if name.startswith(workers):
+                problems[name] = f"cannot write mail to the disk: {why}"
+            else:
+                flaws[name] = f"cannot write events to the disk: {why}"
+        for number in report.left:
+            problems[f"{number:04d}.db"] = (
+                "cannot be read, and its mail waits for a person: gateway doctor says what to do"
+            )
     breakers: dict[tuple[str, bool], list[tuple[str, OpenBreaker]]] = {}
     for name, report in reports.items():
         for breaker in report.breakers:

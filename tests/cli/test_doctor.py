@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from gateway.cli.doctor import doctor
 from gateway.doctor.examination import AREAS
+from gateway.spool.shard_file import VERSION
 from gateway.spool.spool import shard_numbers
 from gateway.testing import NextHop
 from gateway.testing.certificate import Certificate
@@ -228,7 +229,8 @@ def test_a_shard_that_was_left_for_a_person(gateway: Gateway, tmp_path: Path) ->
         db.pragma("user_version", 99)
     gateway.start()
     found = _told(tmp_path, "--only", "shards", status=1)
-    assert found[0]["text"] == "shard 0007 has format 99, and this version reads format 1"
+    said = f"shard 0007 has format 99, and this version reads format {VERSION}"
+    assert found[0]["text"] == said
     assert 7 in shard_numbers(gateway.spool)
 
 

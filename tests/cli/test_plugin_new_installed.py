@@ -44,7 +44,13 @@ def _install(environment: Path, project: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("hooks_given", [["message"], list(STAGES)], ids=["message", "all"])
+@pytest.mark.parametrize(
+    "hooks_given",
+    [
+        pytest.param(["message"], id="message", marks=pytest.mark.long),
+        pytest.param(list(STAGES), id="all"),
+    ],
+)
 def test_a_new_package_works_where_it_is_installed(
     environment: Path, tmp_path: Path, hooks_given: Sequence[str]
 ) -> None:

@@ -379,9 +379,9 @@ def test_a_damaged_shard_is_named(folder: Path) -> None:
     (folder / "spool" / "0001.db").write_bytes(b"no database " * 1000)
     for name in ("0001.db-wal", "0001.db-shm"):
         (folder / "spool" / name).unlink(missing_ok=True)
-    said = _queue(folder, "list", status=1).output
+    said = _queue(folder, "list", status=3).output
     assert "0001.db cannot be read" in said
-    assert "0001.db" in _queue(folder, "hold", "--all", "--yes", status=1).output
+    assert "0001.db" in _queue(folder, "hold", "--all", "--yes", status=3).output
 
 
 def test_no_spool_is_an_empty_queue(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from gateway.delivery.tls import Tls
 from gateway.delivery.transaction import transact
 from gateway.resolver import Resolver
 from gateway.testing import FakeDns
+from tests.assembly import until
 from tests.delivery.authority import Authority
 from tests.delivery.sending import SOURCE, make_delivery
 
@@ -193,6 +194,23 @@ async def _leave(connection: Connection) -> None:
         await closed.wait()
 
 
+async def _be_refused(folder: Path, port: int, **how: Any) -> Outcome:
+    """What became of it, when the connection has ended with its last words of TLS."""
+    outcome = await _open(folder, port, **how)
+    assert isinstance(outcome, Outcome)
+    await until(lambda: not _is_connected(port), "the end of the connection")
+    return outcome
+
+
+def _is_connected(port: int) -> bool:
+    """Whether a process holds a connection to that port."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, _, remote, *_, inode = line.split()[:10]
+        if int(remote.partition(":")[2], 16) == port and inode != "0":
+            return True
+    return False
+
+
 @pytest.mark.parametrize("new_loop", NEW_LOOPS)
 @pytest.mark.parametrize(
     ("port", "how", "verified"),
@@ -254,7 +272,6 @@ def test_what_postfix_does_not_do(
     reason: str,
 ) -> None:
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        outcome = runner.run(_open(tmp_path, getattr(postfix, port), **how))
-    assert isinstance(outcome, Outcome)
+        outcome = runner.run(_be_refused(tmp_path, getattr(postfix, port), **how))
     assert (outcome.disposition, outcome.stage) == (Disposition.DEFERRED, stage)
     assert reason in outcome.text

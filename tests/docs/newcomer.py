@@ -6,13 +6,10 @@ because the network may not be. Nothing else of this environment is seen.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import sysconfig
 from importlib.metadata import distributions
 from pathlib import Path
-
-from tests.docs.blocks import ROOT
 
 
 class Newcomer:
@@ -22,12 +19,12 @@ class Newcomer:
         variables: the environment of a shell that has them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wheel: Path) -> None:
         self._libraries = folder / "libraries"
         programs, index = folder / "programs", folder / "index"
         for path in (self._libraries, programs, index):
             path.mkdir()
-        _wheel(index)
+        (index / wheel.name).symlink_to(wheel)
         for path in _others():
             (self._libraries / path.name).symlink_to(path)
         _script(programs / "python3", f"{Path(sys.executable).resolve()}")
@@ -55,12 +52,6 @@ class Newcomer:
         for site in environment.glob("lib/python*/site-packages"):
             if not (site / "libraries.pth").exists():
                 (site / "libraries.pth").write_text(f"{self._libraries}\n")
-
-
-def _wheel(folder: Path) -> None:
-    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "wheel")
-    offline = ("--no-index", "--no-deps", "--no-build-isolation")
-    subprocess.run([*pip, *offline, "-w", folder, ROOT], check=True, timeout=60)
 
 
 def _others() -> list[Path]:

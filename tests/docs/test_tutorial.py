@@ -153,10 +153,10 @@ class Reader:
 
 
 @pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
+def reader(tmp_path: Path, gateway_wheel: Path) -> Iterator[Reader]:
     (tmp_path / "here").mkdir()
     (tmp_path / "work").mkdir()
-    made = Reader(tmp_path / "work", Newcomer(tmp_path / "here"))
+    made = Reader(tmp_path / "work", Newcomer(tmp_path / "here", gateway_wheel))
     yield made
     for terminal in made.terminals.values():
         terminal.close()

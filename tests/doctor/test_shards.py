@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import zlib
 from pathlib import Path
 
 import apsw
@@ -10,6 +11,8 @@ import pytest
 
 from gateway.doctor.running import Running
 from gateway.doctor.shards import unowned
+from gateway.mail.large_content import LARGE
+from gateway.spool import queue_id
 from tests.doctor.sites import found, site_of, texts
 from tests.queue.served import Left, leave, shard_database
 
@@ -39,6 +42,34 @@ async def test_a_message_with_another_octet_is_found(tmp_path: Path) -> None:
     assert text == f"damaged in shard 0001, as the checksum does not fit: 1 message ({ids[30]})"
 
 
+async def test_large_messages_are_in_parts(tmp_path: Path) -> None:
+    site = site_of(tmp_path)
+    folder = site.config.spool.path
+    sound, damaged, gone = leave(folder, [Left() for _ in range(3)])
+    parts = [b"a" * LARGE, b"b"]
+    with shard_database(folder) as db:
+        db.execute(
+            "UPDATE messages SET content=x'', size=?, checksum=?",
+            (LARGE + 1, zlib.crc32(b"".join(parts))),
+        )
+        for id_, present in ((sound, parts), (damaged, [parts[0], b"c"]), (gone, parts[:1])):
+            copy = queue_id.from_text(id_)
+            rows = [(copy, number, part) for number, part in enumerate(present)]
+            db.executemany("INSERT INTO parts VALUES (?,?,?)", rows)
+    (text,) = await texts("shards", site, "problem")
+    assert text.endswith(f"2 messages ({damaged}, {gone})")
+
+
+async def test_a_shard_of_the_first_format_is_sound(tmp_path: Path) -> None:
+    """A worker that takes it makes it one of this format."""
+    site = site_of(tmp_path)
+    leave(site.config.spool.path, [Left()])
+    with shard_database(site.config.spool.path) as db:
+        db.execute("DROP TRIGGER parts_go_with_their_message; DROP TABLE parts")
+        db.pragma("user_version", 1)
+    assert await texts("shards", site, "ok") == ["1 shard without damage"]
+
+
 async def test_a_page_that_was_overwritten_is_found(tmp_path: Path) -> None:
     site = site_of(tmp_path)
     leave(site.config.spool.path, [Left() for _ in range(500)])
@@ -49,6 +80,8 @@ async def test_a_page_that_was_overwritten_is_found(tmp_path: Path) -> None:
     leave(site.config.spool.path, [Left()], number=2)
     (text,) = await texts("shards", site, "problem")
     assert text.startswith(("shard 0001 is damaged", "shard 0001 cannot be read"))
+    (finding,) = [one for one in await found("shards", site) if one.severity == "problem"]
+    assert "gateway queue salvage 0001" in finding.remedy
     assert await texts("shards", site, "ok") == ["1 shard without damage"]
 
 
@@ -65,7 +98,7 @@ async def test_what_is_no_shard(tmp_path: Path) -> None:
     assert [text.split(":")[0] for text in told] == [
         "shard 0001 cannot be read",
         "shard 0002 is another program's database",
-        "shard 0003 has format 99, and this version reads format 1",
+        "shard 0003 has format 99, and this version reads format 2",
     ]
 
 

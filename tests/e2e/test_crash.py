@@ -14,6 +14,7 @@ import pytest
 
 from gateway.testing import Hang, NextHop, Wait
 from tests.assembly import write_plugin
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway, Sink, is_running, until
 
 
@@ -104,16 +105,18 @@ def _arrived(sink: Sink) -> Counter[str]:
     return Counter(number.decode() for number in sink.found(rb"(?m)^Subject: number (\d+)\s"))
 
 
-async def test_kill_of_everything_loses_nothing(make_gateway: MakeGateway, sink: Sink) -> None:
+async def test_kill_of_everything_loses_nothing(
+    make_gateway: MakeGateway, sink: Sink, scale: Scale
+) -> None:
     gateway = make_gateway(sink.address)
     await asyncio.to_thread(gateway.start)
-    load = Load(gateway, 5000)
+    load = Load(gateway, scale(2000, 5000))
     async with _under_load(load):
-        for moment in (1500, 3500):
+        for moment in scale((600, 1400), (1500, 3500)):
             await _accepted(load, moment)
             await asyncio.to_thread(gateway.kill)
             await asyncio.to_thread(gateway.start)
-        await _accepted(load, 4800)
+        await _accepted(load, scale(1800, 4800))
     await asyncio.to_thread(gateway.wait_empty)
     arrived = _arrived(sink)
     assert not load.accepted - set(arrived)

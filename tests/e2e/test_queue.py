@@ -15,7 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from gateway.testing import Hang, NextHop
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway, until
+from tests.faults.health import Health
+from tests.faults.queue_file import write_queue
+from tests.faults.traffic import numbers
 from tests.queue.served import Left, leave
+from tests.spool.damage import hurt, no_header
 
 
 async def test_the_queue_by_hand_while_it_runs(make_gateway: MakeGateway) -> None:
@@ -260,3 +264,56 @@ async def test_a_worker_that_dies_meanwhile(make_gateway: MakeGateway) -> None:
         assert json.loads(output)["changed"] <= len(many)
 
     await asyncio.to_thread(work)
+
+
+# A damaged shard.
+
+
+async def test_mail_of_a_damaged_shard_is_saved_while_it_runs(make_gateway: MakeGateway) -> None:
+    """It is held until a person lets it go, and then delivered once."""
+    count = 300
+    async with NextHop() as hop:
+        with Health() as health:
+            gateway = make_gateway(hop.address, health.configuration)
+            ids = write_queue(gateway.spool, 1, range(count), lambda number: None)
+            hurt(gateway.spool / "0001.db", no_header)
+
+            def work() -> None:
+                gateway.start()
+                health.seen(503, time.monotonic())
+                gateway.submit("number 9999999")
+                until(lambda: "queue is empty" in gateway.command("queue", "list", status=3), "it")
+                said = gateway.command("queue", "salvage", "--yes", status=3)
+                assert f"  {count} messages to {count} recipients put back, held\n" in said
+                health.seen(200, time.monotonic())
+                held = gateway.queue("--state", "held")
+                assert {row["id"] for row in held} == set(ids.values())
+                # A worker has it, and lets it go.
+                released = gateway.command("queue", "release", "--all", "--yes")
+                assert f"{count} recipients released\n" in released
+                gateway.wait_empty()
+                assert gateway.stop() == 0
+
+            await asyncio.to_thread(work)
+    assert numbers(hop.messages) == {**dict.fromkeys(range(count), 1), 9999999: 1}
+
+
+def test_a_salvage_that_is_killed_can_be_done_again(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway()
+    ids = write_queue(gateway.spool, 1, range(5_000), lambda number: None)
+    hurt(gateway.spool / "0001.db", no_header)
+    command = [sys.executable, "-m", "gateway", "queue", "salvage", "--yes"]
+    process = subprocess.Popen(
+        [*command, "-c", str(gateway.config)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    log = gateway.spool / "0002.db-wal"
+    until(lambda: log.exists() and log.stat().st_size > 1_000_000, "some of it to be written")
+    process.kill()
+    process.communicate()
+    assert (gateway.spool / "0001.db").exists()
+    before = gateway.command("queue", "list", status=3).count("→")
+    assert 0 < before < len(ids)
+    said = gateway.command("queue", "salvage", "--yes", status=3)
+    assert f"  {before:,} recipients in the queue already\n" in said
+    assert sorted(row["id"] for row in gateway.queue()) == sorted(ids.values())
+    assert not (gateway.spool / "0001.db").exists()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.testing import FakeDns, Hang, NextHop
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway, until
 
 DebianProgram = Callable[[str], Path]
@@ -54,7 +55,7 @@ async def arrivals(hop: NextHop, count: int, timeout: float) -> list[float]:
 
 @pytest.mark.timeout(240)
 async def test_four_workers_share_a_limit_over_a_minute_and_two_domains(
-    make_gateway: MakeGateway, debian_program: DebianProgram
+    make_gateway: MakeGateway, debian_program: DebianProgram, scale: Scale
 ) -> None:
     source = debian_program("smtp-source")
     zones = {
@@ -63,22 +64,26 @@ async def test_four_workers_share_a_limit_over_a_minute_and_two_domains(
         "mx.site.example": {"A": ["127.0.0.1"]},
     }
     plugins = "plugins:\n  - throttle: {default: {site: {rate: 100/s}}}\n"
+    # Of a short while, one part in a hundred is less than what a busy machine holds up.
+    seconds, slack = scale(8, 60), scale(0.05, 0.01)
+    count = 100 * (seconds + 4)
+    each = count // 2 + 2 * seconds + 80  # neither domain runs out of mail before the end
     async with FakeDns(zones) as dns, NextHop() as hop:
         port = int(hop.address.rpartition(":")[2])
         gateway = make_gateway("", by_mx(dns, port, plugins), workers=4)
         await asyncio.to_thread(gateway.start)
         sending = asyncio.gather(
-            asyncio.to_thread(submit, gateway, source, 3400, "a@one.example"),
-            asyncio.to_thread(submit, gateway, source, 3400, "b@two.example"),
+            asyncio.to_thread(submit, gateway, source, each, "a@one.example"),
+            asyncio.to_thread(submit, gateway, source, each, "b@two.example"),
         )
-        times = await arrivals(hop, 6400, 150)
+        times = await arrivals(hop, count, 2 * seconds + 30)
         await sending
-    # A minute somewhere in the middle, when all workers have found their pace.
+    # Somewhere in the middle, when all workers have found their pace.
     start = times[0] + 2
-    in_a_minute = sum(1 for one in times if start <= one < start + 60)
-    assert 5940 <= in_a_minute <= 6060
+    within = sum(1 for one in times if start <= one < start + seconds)
+    assert abs(within - 100 * seconds) <= slack * 100 * seconds
     domains = Counter(message.recipients[0][0].partition("@")[2] for message in hop.messages)
-    assert min(domains.values()) > 2000
+    assert min(domains.values()) > count * 0.3
 
 
 @pytest.mark.timeout(180)
@@ -99,9 +104,11 @@ async def test_a_limit_holds_while_a_worker_is_killed(
         early = len(hop.messages)
         end = time.monotonic() + 90
         victims = [pid for name, pid in pids.items() if name.startswith("worker")][:2]
+        looked, late = time.monotonic(), 0.0
         while early + len(times) < 700:
             now = time.monotonic()
             assert now < end, len(times)
+            looked, late = now, max(late, now - looked)
             times += [now] * (len(hop.messages) - early - len(times))
             most = max(most, hop.open_connections)
             if victims and len(times) > 100 * (3 - len(victims)):
@@ -109,7 +116,8 @@ async def test_a_limit_holds_while_a_worker_is_killed(
             await asyncio.sleep(0.005)
     for start in (times[0] + second for second in range(int(times[-1] - times[0]) - 3)):
         count = sum(1 for one in times if start <= one < start + 3)
-        assert count <= 150 + 15  # what was under way at the kill may come once more
+        # What was under way at the kill may come once more; who looks late finds what came before.
+        assert count <= 150 + 15 + 50 * late
     assert most <= 3 + 2  # a killed worker's connections may be seen a moment longer
 
 
@@ -140,8 +148,9 @@ plugins:
 
 @pytest.mark.timeout(240)
 async def test_a_black_hole_leaves_the_other_domains_their_pace(
-    make_gateway: MakeGateway, debian_program: DebianProgram
+    make_gateway: MakeGateway, debian_program: DebianProgram, scale: Scale
 ) -> None:
+    rounds = scale(3, 8)
     zones: dict[str, dict[str, list[str]]] = {
         f"d{number}.example": {"MX": ["10 mx.example."]} for number in range(99)
     }
@@ -166,18 +175,18 @@ async def test_a_black_hole_leaves_the_other_domains_their_pace(
                 gateway = make_gateway("", by_mx(dns, port), workers=2)
                 await asyncio.to_thread(gateway.start)
                 start = time.monotonic()
-                sending = [asyncio.to_thread(send, gateway, 8, hole) for _ in range(4)]
+                sending = [asyncio.to_thread(send, gateway, rounds, hole) for _ in range(4)]
                 await asyncio.gather(*sending)
-                await hop.wait(4 * 8 * 99, DEADLINE)
+                await hop.wait(4 * rounds * 99, DEADLINE)
                 took = time.monotonic() - start
                 await asyncio.to_thread(gateway.kill)
         return took
 
-    # The other domains' mail all arrives, while that for the hole waits: 320 messages of 3,488,
+    # The other domains' mail all arrives, while that for the hole waits: one message of eleven,
     # which have to be taken as well. Throughput itself is shown by `make bench`.
     quiet = await measure(hole=False)
     loud = await measure(hole=True)
-    assert loud < quiet * 2 + 2
+    assert loud < quiet * 2 + 5
 
 
 @pytest.mark.parametrize("workers", [2])

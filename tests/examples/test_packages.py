@@ -24,11 +24,10 @@ from typing import Any
 import pytest
 
 from gateway.testing import NextHop
-from tests.conftest import DebianProgram
+from tests.conftest import ROOT, DebianProgram, MakeOnce
 from tests.e2e.conftest import free_port, until
 from tests.plugins.personalization_databases import mariadb, postgresql
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ROOT / "examples/packages"
 NAMES = ("legal-footer", "event-database")
 SECONDS = 300.0
@@ -83,22 +82,26 @@ class Environment:
         return kept | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+@pytest.fixture(scope="session")
+def environment(make_once: MakeOnce, gateway_wheel: Path) -> Environment:
     """Built and installed without any network: dependencies are those of this environment."""
-    folder = tmp_path_factory.mktemp("packages")
-    sources = folder / "sources"
-    ignored = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", "dist", "build")
-    shutil.copytree(PACKAGES, sources, ignore=ignored)
-    wheels = folder / "wheels"
-    for source in (ROOT, *(sources / f"mail-gateway-{name}" for name in NAMES)):
-        _pip("wheel", "--no-build-isolation", f"--wheel-dir={wheels}", str(source))
-    assert len(list(wheels.glob("*.whl"))) == 3
-    venv.create(folder / "venv", symlinks=True)
-    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder / "venv")}))
-    (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    _pip(f"--python={folder}/venv/bin/python", "install", *map(str, wheels.glob("*.whl")))
-    return Environment(folder / "venv", sources)
+
+    def build(folder: Path) -> None:
+        sources, wheels = folder / "sources", folder / "wheels"
+        ignored = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", "dist", "build")
+        shutil.copytree(PACKAGES, sources, ignore=ignored)
+        for name in NAMES:
+            source = sources / f"mail-gateway-{name}"
+            _pip("wheel", "--no-build-isolation", f"--wheel-dir={wheels}", str(source))
+        built = [gateway_wheel, *wheels.glob("*.whl")]
+        assert len(built) == 3
+        venv.create(folder / "venv", symlinks=True)
+        site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder / "venv")}))
+        (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+        _pip(f"--python={folder}/venv/bin/python", "install", *map(str, built))
+
+    folder = make_once("packages", build)
+    return Environment(folder / "venv", folder / "sources")
 
 
 def _pip(*arguments: str) -> None:

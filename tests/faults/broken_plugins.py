@@ -16,7 +16,7 @@ DIES = "dies"
 
 AFTER_ACCEPTANCE = ("route", "source", "admit", "reply")
 """Hooks that meet mail which is in the queue, in whatever worker has it: when that is dead, another
-one. Mail that ends its process there does so again, and no worker is out of its reach."""
+one. Mail that ends its process there does so again, in any worker, until it is held."""
 
 RECIPIENTS = {"receive": "b@own.example", "reply": "b@later.example"}
 """Whom mail must go to so that it meets the hook; `b@example.com`, if left out."""

@@ -20,8 +20,8 @@ import pytest
 
 from gateway.configuration.users import hash_password, save_user
 from tests.certificate import make_certificate
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway, until
-from tests.faults.conftest import Scale
 from tests.faults.figures import Figures
 
 ALLOWED = "127.0.0.2"

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import time
+import urllib.request
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -16,12 +17,13 @@ import pytest
 
 from gateway.spool import queue_id
 from gateway.testing import NextHop
-from tests.e2e.conftest import DEADLINE, MakeGateway, until
+from tests.e2e.conftest import DEADLINE, MakeGateway, free_port, until
 from tests.faults.conftest import Scale
 from tests.faults.figures import Figures
 from tests.faults.health import Health
 from tests.faults.queue_file import write_queue
 from tests.faults.traffic import numbers
+from tests.metrics.text import Told
 
 SHARDS = 2
 
@@ -84,7 +86,9 @@ async def test_damaged_entries_wait_for_a_person(
     chance = random.Random(seed)
     count, damaged = scale(1_000, 10_000), scale(20, 100)
     async with NextHop() as hop:
-        gateway = make_gateway(hop.address, workers=2)
+        port = free_port()
+        http = f"http: {{address: '127.0.0.1:{port}'}}"
+        gateway = make_gateway(hop.address, http, workers=2)
         ids: dict[int, str] = {}
         for shard in range(1, SHARDS + 1):
             part = range((shard - 1) * count // SHARDS, shard * count // SHARDS)
@@ -105,6 +109,16 @@ async def test_damaged_entries_wait_for_a_person(
         held = await asyncio.to_thread(gateway.queue, "--state", "held")
         assert {row["id"] for row in held} == {ids[number] for number in victims}
         assert all(row["held"].startswith("damaged on disk: ") for row in held)
+
+        def told() -> Told | None:
+            """The queue is counted now and then."""
+            read = _metrics(port)
+            count = read.sum("gateway_queue_held_recipients", holder="damaged")
+            return read if count == damaged else None
+
+        metrics = await asyncio.to_thread(until, told, "the metrics to tell of the damaged")
+        assert metrics.sum("gateway_queue_held_recipients") == damaged
+        assert metrics.sum("gateway_spool_unreadable_shards") == 0
         arrived = numbers(hop.messages)
         assert arrived.keys() == ids.keys() - set(victims)
         assert set(arrived.values()) == {1}
@@ -121,6 +135,12 @@ async def test_damaged_entries_wait_for_a_person(
         await asyncio.to_thread(gateway.wait_empty)
         assert await asyncio.to_thread(gateway.stop) == 0
     figures(5, entries=count, damaged=damaged, held=len(held), delivered=len(arrived))
+
+
+def _metrics(port: int) -> Told:
+    address = f"http://127.0.0.1:{port}/metrics"
+    with urllib.request.urlopen(address, timeout=DEADLINE) as answer:
+        return Told(answer.read())
 
 
 def _cut(path: Path) -> None:
@@ -151,7 +171,21 @@ async def test_a_shard_that_cannot_be_read_is_left_as_it_is(
             await asyncio.to_thread(gateway.submit, "number 9999999")
             await hop.wait(len(whole) + 1, DEADLINE)
             await asyncio.to_thread(health.seen, 503, time.monotonic())
-            assert "waits for a person" in str(health.last)
+            assert list(health.last["problems"]) == ["0001.db"]
+            assert "waits for a person: gateway doctor" in health.last["problems"]["0001.db"]
+
+            def told() -> Told | None:
+                read = _metrics(health.port)
+                return read if read.sum("gateway_spool_unreadable_shards") else None
+
+            metrics = await asyncio.to_thread(until, told, "the metrics to tell of the shard")
+            assert metrics.sum("gateway_spool_unreadable_shards") == 1
+            # What can be read is told all the same.
+            assert metrics.sum("gateway_spool_bytes") > 0
+            doctor = await asyncio.to_thread(
+                gateway.command, "doctor", "--only", "shards", "--no-dns", status=1
+            )
+            assert "gateway queue salvage 0001 saves what is whole in it" in doctor
             assert await asyncio.to_thread(gateway.stop) == 0
     assert numbers(hop.messages).keys() == {*whole, 9999999}
     assert "shard 0001 is left for a person" in gateway.log

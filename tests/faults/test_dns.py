@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from gateway.testing import Failure, FakeDns, NextHop
 from gateway.testing.dns import Records
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway, until
-from tests.faults.conftest import Scale
 from tests.faults.figures import Figures
 
 Zones = Mapping[str, Records | Failure]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.testing import NextHop
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, MakeGateway
-from tests.faults.conftest import Scale
 from tests.faults.figures import Figures
 from tests.faults.file_system import fill, mounted, take_inodes
 from tests.faults.health import Health
@@ -71,13 +71,13 @@ def _in_data(port: int) -> Dialogue:
 
 
 @pytest.mark.parametrize(
-    ("take", "replies"),
+    ("take", "least"),
     [
-        (_fill, ("452 4.3.1",)),
-        # What is written needs no inode: a message that had begun may be safe on disk.
-        (take_inodes, ("452 4.3.1", "250 2.0.0")),
+        # The log of the database may have room of its own, from what was written into it before.
+        pytest.param(_fill, 1, id="room"),
+        # What is written needs no inode.
+        pytest.param(take_inodes, 0, id="inodes"),
     ],
-    ids=["room", "inodes"],
 )
 async def test_a_full_disk_delays_and_loses_nothing(
     disk: Path,
@@ -85,8 +85,9 @@ async def test_a_full_disk_delays_and_loses_nothing(
     scale: Scale,
     figures: Figures,
     take: Callable[[Path], list[Path]],
-    replies: tuple[str, ...],
+    least: int,
 ) -> None:
+    """A message that had begun may be safe on disk all the same; `least` are refused."""
     backlog = scale(60, 500)
     async with NextHop(latency=0.05) as hop:
         with Health() as health:
@@ -97,7 +98,7 @@ async def test_a_full_disk_delays_and_loses_nothing(
             await asyncio.to_thread(gateway.start)
             traffic, arrivals = Traffic(gateway, clients=8, size=2000), Arrivals(hop)
             back: list[float] = []
-            halves = 0
+            replies: list[str] = []
             async with traffic.running():
                 for _ in range(scale(1, 20)):
                     await traffic.more(backlog)
@@ -108,8 +109,7 @@ async def test_a_full_disk_delays_and_loses_nothing(
                     await traffic.refused(20, "452 4.3.1")
                     client.say(b"the second half\r\n.\r\n")
                     reply = await asyncio.to_thread(client.reply)
-                    assert reply.startswith(replies)
-                    halves += reply.startswith("250")
+                    replies.append(reply[:9])
                     client.close()
                     # What was accepted is delivered although nothing more can be written.
                     await arrivals.wait(traffic.accepted)
@@ -122,7 +122,9 @@ async def test_a_full_disk_delays_and_loses_nothing(
             await arrivals.wait(traffic.accepted)
             await asyncio.to_thread(gateway.wait_empty)
             assert await asyncio.to_thread(gateway.stop) == 0
-        assert sum(b"second half" in message.content for message in hop.messages) == halves
+        halves = sum(b"second half" in message.content for message in hop.messages)
+    assert halves == replies.count("250 2.0.0")
+    assert len(replies) - halves == replies.count("452 4.3.1") >= least
     assert set(arrivals.count.values()) == {1}
     assert {reply[:9] for reply in traffic.refusals} == {"452 4.3.1"}, traffic.refusals
     assert max(back) <= BACK_TO_NORMAL

@@ -9,8 +9,8 @@ import signal
 import time
 
 from gateway.testing import NextHop
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway
-from tests.faults.conftest import Scale
 from tests.faults.figures import Figures
 from tests.faults.spool_copy import waiting
 from tests.faults.traffic import Arrivals, Traffic

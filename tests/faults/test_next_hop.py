@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.testing import Drop, NextHop
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway
-from tests.faults.conftest import Scale
 from tests.faults.figures import Figures
 
 STAGES = {

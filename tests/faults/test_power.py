@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from gateway.testing import NextHop
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway
-from tests.faults.conftest import Scale
 from tests.faults.figures import Figures
 from tests.faults.file_system import mounted
 from tests.faults.spool_copy import waiting

@@ -7,8 +7,8 @@ import time
 
 from gateway.testing import NextHop
 from gateway.testing.nexthop import ReceivedMessage
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, MakeGateway, until
-from tests.faults.conftest import Scale
 from tests.faults.figures import Figures
 from tests.faults.queue_file import write_queue
 from tests.faults.spool_copy import waiting

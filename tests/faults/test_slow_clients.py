@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from gateway.testing import NextHop
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway, until
-from tests.faults.conftest import Scale
 from tests.faults.consumption import Consumption
 from tests.faults.crowd import MANNERS
 from tests.faults.figures import Figures

@@ -13,8 +13,8 @@ from gateway.mail.large_content import BLOCK
 from gateway.testing import Certificate, NextHop
 from tests.assembly import Client, below_trace, write_plugin
 from tests.certificate import make_certificate
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway
-from tests.faults.conftest import Scale
 from tests.faults.figures import Figures
 from tests.faults.raw_client import connected
 from tests.faults.tapped_hop import TappedHop

@@ -21,9 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from bench.daemon import free_port
 from bench.load import Sink
 from gateway.testing import NextHop
-from tests.conftest import DebianProgram
+from tests.conftest import DebianProgram, Scale
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway, until
-from tests.faults.conftest import Scale
 from tests.faults.consumption import Consumption
 from tests.faults.figures import Figures
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from gateway.testing import NextHop
+from tests.conftest import Scale
 from tests.e2e.conftest import Gateway, MakeGateway
-from tests.faults.conftest import Scale
 from tests.faults.figures import Figures
 from tests.faults.health import Health
 from tests.faults.spool_copy import waiting

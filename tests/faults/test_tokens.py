@@ -11,8 +11,8 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from gateway.testing import NextHop
+from tests.conftest import Scale
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway, free_port, until
-from tests.faults.conftest import Scale
 from tests.faults.figures import Figures
 
 TARGET = "https://www.example.com/sale?item=1"

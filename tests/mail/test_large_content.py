@@ -58,6 +58,8 @@ def test_a_header_that_may_go_on_is_not_known() -> None:
     assert split_beginning(b"Subject: x\r\nFrom") is None
     assert split_beginning(b"Subject: x\r\n") is None
     assert split_beginning(b"") is None
+    assert split_beginning(b"Subject") is None
+    assert split_beginning(b".") is None
     assert split_beginning(b"Subject: x\r\n\r\n") == (b"Subject: x\r\n", b"\r\n")
     assert split_beginning(b"Subject: x\r\nno field\r\nx") == (b"Subject: x\r\n", b"")
 

@@ -72,6 +72,18 @@ async def test_what_a_worker_reports(tmp_path: Path) -> None:
         assert roll.health == Health()
 
 
+async def test_shards_that_workers_cannot_read(tmp_path: Path) -> None:
+    async with working(tmp_path, 0) as one, working(tmp_path, 1) as other:
+        roll = _roll_call(tmp_path, 2)
+        one.report, other.report = Report(left=(3, 4)).to_json(), Report(left=(4,)).to_json()
+        await roll.call()
+        assert roll.left == {3, 4}
+        assert list(roll.health.problems) == ["0003.db", "0004.db"]
+        one.report = other.report = Report().to_json()
+        await roll.call()
+        assert (roll.left, roll.health) == (frozenset(), Health())
+
+
 async def test_what_the_service_reports(tmp_path: Path) -> None:
     own = Report(breakers=(OpenBreaker("report", "observe raised KeyError: x", 1.0, "tempfail"),))
     async with working(tmp_path):

@@ -108,7 +108,7 @@ async def test_who_does_not_answer_is_missing(
 
 
 async def test_a_spool_that_cannot_be_read_is_counted(tmp_path: Path, make: Any) -> None:
-    (tmp_path / "0001.db").write_bytes(b"no database" * 1000)
+    (tmp_path / "0001.db").mkdir()
     told = Told(await make(0).text())
     assert told.sum("gateway_scrape_failures_total", process="service") == 1
     assert "gateway_queue_recipients" not in told.samples

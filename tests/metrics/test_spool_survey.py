@@ -15,8 +15,13 @@ from gateway.metrics import spool_survey
 from gateway.metrics.exposition import exposition
 from gateway.metrics.readings import Readings
 from gateway.metrics.spool_survey import SpoolSurvey
+from gateway.queue.change import HELD_BY_HAND
+from gateway.queue.custody import reason_of
+from gateway.queue.pauses import Pause
+from gateway.queue.selection import Selection
 from gateway.spool.outbox import count_waiting
 from gateway.spool.shard_file import SpoolError
+from gateway.spool.suspects import Suspect
 from tests.metrics.text import Told
 from tests.queue.served import Left, leave, shard_database
 
@@ -105,19 +110,67 @@ async def test_events_wait_for_each_observer(tmp_path: Path) -> None:
     survey.close()
 
 
-async def test_what_cannot_be_read_is_not_told(tmp_path: Path) -> None:
+async def test_what_holds_mail(tmp_path: Path) -> None:
+    leave(tmp_path, [Left()])
+    suspect = Suspect(0, 0, 0, deaths=3, hook="x", delivered=frozenset(), is_new=True)
+    reasons = {
+        "damaged on disk: its message is missing": 1,
+        reason_of(suspect): 2,
+        "salvaged from 0003.db: may have been delivered before": 3,
+        Pause(12, Selection(), "prices", 0.0).held: 4,
+        HELD_BY_HAND: 5,
+        "damaged": 6,
+        "": 7,
+    }
+    for reason, count in reasons.items():
+        leave(tmp_path, [Left(columns={"due": None, "held": reason})] * count)
+    survey = SpoolSurvey(tmp_path, 0, ())
+    told = await _read(survey)
+    assert dict(told.samples["gateway_queue_held_recipients"]) == {
+        (("holder", holder), ("process", "service")): count
+        for holder, count in {
+            "damaged": 1,
+            "crash": 2,
+            "salvaged": 3,
+            "paused": 4,
+            "hand": 5,
+            "quarantined": 13,
+        }.items()
+    }
+    survey.close()
+
+
+async def test_what_cannot_be_read_is_told_and_all_else_too(tmp_path: Path) -> None:
     leave(tmp_path, [Left()])
     survey = SpoolSurvey(tmp_path, 0, ("report",))
     await _read(survey)
+    assert survey.unreadable == frozenset()
     (tmp_path / "0002.db").write_bytes(b"no database" * 1000)
+    # Of this one the queue can be read, and its events cannot.
+    leave(tmp_path, [Left()], number=3)
+    with shard_database(tmp_path, 3) as db:
+        db.execute("DROP TABLE events")
+    told = await _read(survey)
+    assert survey.unreadable == {2, 3}
+    assert told.sum("gateway_queue_recipients") == 2
+    assert told.sum("gateway_outbox_events") == 0
+    with pytest.raises(SpoolError, match="0002 cannot be read"):
+        count_waiting(tmp_path, ["report"])
+    for number in (2, 3):
+        (tmp_path / f"{number:04d}.db").unlink()
+    assert (await _read(survey)).sum("gateway_queue_recipients") == 1
+    assert survey.unreadable == frozenset()
+    survey.close()
+
+
+async def test_a_folder_that_cannot_be_read_is_not_told(tmp_path: Path) -> None:
+    leave(tmp_path, [Left()])
+    survey = SpoolSurvey(tmp_path, 0, ())
+    (tmp_path / "0002.db").mkdir()
     readings = Readings()
     assert not await survey.read(readings, 60.0)
     assert readings.of("gateway_queue_recipients") == []
     assert len(readings.of("gateway_spool_free_bytes")) == 1
-    with pytest.raises(SpoolError, match="0002 cannot be read"):
-        count_waiting(tmp_path, ["report"])
-    (tmp_path / "0002.db").unlink()
-    assert (await _read(survey)).sum("gateway_queue_recipients") == 1
     survey.close()
 
     missing = SpoolSurvey(tmp_path / "missing", 0, ())

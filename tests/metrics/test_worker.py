@@ -12,6 +12,7 @@ from gateway.metrics.exposition import exposition
 from gateway.metrics.worker import WorkerMetrics
 from gateway.queue.schedule import RetryPolicy
 from gateway.testing import NextHop
+from gateway.web.health import Report
 from tests.assembly import Assembly, configure, until, write_plugin
 from tests.metrics.text import Told
 
@@ -229,6 +230,15 @@ async def test_a_spool_that_fails(tmp_path: Path) -> None:
                 assert _told(gateway).sum("gateway_spool_failed") == 1
             finally:
                 home.failure, home.full = None, False
+
+
+async def test_a_shard_that_cannot_be_read(tmp_path: Path) -> None:
+    async with _assembly(tmp_path, None) as gateway:
+        assert _metrics(gateway).report() == Report()
+        for number in (8, 7):
+            (gateway.spool.folder / f"{number:04d}.db").write_bytes(b"no database" * 1000)
+        assert gateway.spool.adopt() == []
+        assert _metrics(gateway).report() == Report(left=(7, 8))
 
 
 async def test_only_its_own_requests_are_answered(tmp_path: Path) -> None:

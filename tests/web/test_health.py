@@ -49,9 +49,19 @@ def test_a_spool_without_room() -> None:
 
 
 def test_mail_that_cannot_be_read() -> None:
-    health = _judged({"worker-0": Report("damaged"), "worker-1": WELL})
+    """Every worker looks at every shard; each is told once, also where a worker cannot write."""
+    reports = {"worker-0": Report(left=(3, 12)), "worker-1": Report("full", left=(3,))}
+    health = _judged(reports)
     assert health.status == 503
-    assert "waits for a person" in health.problems["worker-0"]
+    assert sorted(health.problems) == ["0003.db", "0012.db", "worker-1"]
+    for name in ("0003.db", "0012.db"):
+        assert "waits for a person: gateway doctor" in health.problems[name]
+
+
+def test_what_the_service_cannot_write_is_no_mail() -> None:
+    health = _judged({"worker-0": WELL, "service": Report("full")})
+    text = "cannot write events to the disk: the disk is full"
+    assert health == Health(flaws={"service": text})
 
 
 @pytest.mark.parametrize(
@@ -142,6 +152,7 @@ REPORTS = st.builds(
         ),
         max_size=3,
     ).map(tuple),
+    st.lists(st.integers(1, 9999), max_size=2).map(tuple),
 )
 
 
@@ -151,7 +162,17 @@ def test_a_report_arrives_as_it_was(report: Report) -> None:
 
 
 @pytest.mark.parametrize(
-    "junk", [None, [], {}, {"storage": ""}, {"storage": "", "breakers": [{}]}, {"breakers": 1}]
+    "junk",
+    [
+        None,
+        [],
+        {},
+        {"storage": ""},
+        {"storage": "", "breakers": [{}]},
+        {"breakers": 1},
+        {"storage": "", "breakers": []},
+        {"storage": "", "breakers": [], "left": ["x"]},
+    ],
 )
 def test_what_is_no_report_is_refused(junk: Any) -> None:
     with pytest.raises(ValueError, match="no report"):
@@ -162,7 +183,8 @@ def test_what_is_no_report_is_refused(junk: Any) -> None:
 def test_health_is_red_only_where_mail_waits(reports: dict[str, Report]) -> None:
     health = judge(reports, {}, spool="", workers="worker-")
     waits = any(
-        report.storage
+        report.left
+        or (report.storage and name.startswith("worker-"))
         or (
             name != "service"
             and any(one.seconds > 0 and one.on_error != "skip" for one in report.breakers)
@@ -170,5 +192,5 @@ def test_health_is_red_only_where_mail_waits(reports: dict[str, Report]) -> None
         for name, report in reports.items()
     )
     assert (health.status == 503) is waits
-    wrong = waits or any(report.breakers for report in reports.values())
+    wrong = waits or any(report.breakers or report.storage for report in reports.values())
     assert (json.loads(health.to_json())["status"] != "ok") is wrong

@@ -9,6 +9,7 @@ import os
 import threading
 import tracemalloc
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -63,17 +64,22 @@ async def check(examination: Examination) -> str:
     ]
     messages = messages[:: max(1, len(messages) // MESSAGES)][:MESSAGES]
     states: list[_State] = []
+    gc.collect()
+    caches = _caches()
+    # What is there already is not looked at again and again.
+    gc.freeze()
     tracemalloc.start(_FRAMES)
     try:
         for number in range(ROUNDS):
             await _round(examination, instance, service, messages, number)
             if number == SETTLED:
-                settled = _snapshot()
-            states.append(await _state(running))
+                settled = _snapshot(caches)
+            states.append(await _state(running, caches))
             examination.advance((number + 1) / ROUNDS)
-        _check_memory(examination, states, settled, len(messages))
+        _check_memory(examination, states, settled, caches, len(messages))
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
     _check_growth(examination, states)
     for one in (instance, service):
         try:
@@ -127,9 +133,9 @@ def _descriptors() -> dict[str, str]:
     return found
 
 
-async def _state(running: set[asyncio.Task[Any]]) -> _State:
+async def _state(running: set[asyncio.Task[Any]], caches: Sequence[_Cache[Any]]) -> _State:
     await _settle()
-    _forget()
+    _forget(caches)
     return _State(
         Counter(map(_name, _tasks() - running)),
         Counter(
@@ -158,19 +164,24 @@ def _name(task: asyncio.Task[Any]) -> str:
 # Memory.
 
 
-def _snapshot() -> tracemalloc.Snapshot:
-    _forget()
+def _snapshot(caches: Sequence[_Cache[Any]]) -> tracemalloc.Snapshot:
+    _forget(caches)
     return tracemalloc.take_snapshot()
 
 
-def _forget() -> None:
-    """Empties the caches of the gateway, which are bounded, and collects what is not used."""
-    for one in gc.get_objects():
-        if (
-            isinstance(one, _Cache)
-            and (one.__module__ or "").startswith("gateway.")
-            and one.cache_info().currsize > _SMALL
-        ):
+def _caches() -> list[_Cache[Any]]:
+    """The caches of the gateway, which are bounded."""
+    return [
+        one
+        for one in gc.get_objects()
+        if isinstance(one, _Cache) and (one.__module__ or "").startswith("gateway.")
+    ]
+
+
+def _forget(caches: Sequence[_Cache[Any]]) -> None:
+    """Empties these caches and those that were made since, and collects what is not used."""
+    for one in (*caches, *_caches()):
+        if one.cache_info().currsize > _SMALL:
             one.cache_clear()
     gc.collect()
 
@@ -179,6 +190,7 @@ def _check_memory(
     examination: Examination,
     states: list[_State],
     settled: tracemalloc.Snapshot,
+    caches: Sequence[_Cache[Any]],
     messages: int,
 ) -> None:
     memory = [state.memory for state in states[SETTLED:]]
@@ -188,7 +200,7 @@ def _check_memory(
         return
     differences = [
         one
-        for one in _snapshot().compare_to(settled, "traceback")
+        for one in _snapshot(caches).compare_to(settled, "traceback")
         if not any(_is_apart(frame.filename) for frame in one.traceback)
     ]
     grown = min(grown, sum(one.size_diff for one in differences) // messages // (len(memory) - 1))
