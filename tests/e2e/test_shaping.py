@@ -116,8 +116,9 @@ async def test_a_limit_holds_while_a_worker_is_killed(
             await asyncio.sleep(0.005)
     for start in (times[0] + second for second in range(int(times[-1] - times[0]) - 3)):
         count = sum(1 for one in times if start <= one < start + 3)
-        # What was under way at the kill may come once more; who looks late finds what came before.
-        assert count <= 150 + 15 + 50 * late
+        # What was under way at the kill may come once more, and a busy machine lets what was
+        # allowed before arrive later; without a common limit it would be 600.
+        assert count <= 150 + 30 + 50 * late
     assert most <= 3 + 2  # a killed worker's connections may be seen a moment longer
 
 
