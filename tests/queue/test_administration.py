@@ -39,7 +39,10 @@ def observe(self, events):
 async def _deferred(gateway: Assembly, count: int) -> None:
     await until(lambda: len(gateway.rows(state="deferred")) == count, "the deferrals")
     # On disk a moment before it is over in memory: until then they are busy.
-    await until(lambda: not gateway.dispatcher._runners, "the end of the attempts")
+    await until(
+        lambda: not gateway.dispatcher._runners and gateway.spool.home.is_written,
+        "the end of the attempts",
+    )
 
 
 def _by_recipient(spool: Path) -> dict[str, Row]:
