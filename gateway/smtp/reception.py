@@ -38,6 +38,7 @@ class Reception(Session):
     def _set_rset_state(self) -> None:
         if self.transaction is not None:
             release(self.transaction.message)
+            self.ingress.spool.expected.messages -= 1
         super()._set_rset_state()
         self._chunks_failed = False
         arrival, self._arrival = self._arrival, None
@@ -106,6 +107,7 @@ class Reception(Session):
         elif isinstance(answer, Quarantine):
             transaction.hold = answer.reason
         self.transaction = transaction
+        ingress.spool.expected.messages += 1
         self.say("250 2.1.0 Ok")
 
     async def _rcpt(self, arg: str) -> None:

@@ -1,9 +1,11 @@
 """Group commit: a SQLite database that one process owns, and many write at the same time.
 
-Whatever waits is written in one transaction. Statements run in the event loop's thread, which is
-a few microseconds each. COMMIT waits for the disk: where that is quick it runs there too, and
-otherwise in a thread. (A thread that ran the statements would wait for the interpreter's lock
-after each of them.)
+Whatever waits is written in one transaction. A commit is a large part of the work for a message, so
+it waits a moment for others that are on their way; who is alone does not wait.
+
+Statements run in the event loop's thread, which is a few microseconds each. COMMIT waits for the
+disk: where that is quick it runs there too, and otherwise in a thread. (A thread that ran the
+statements would wait for the interpreter's lock after each of them.)
 
 After a storage error the handle is never used again: what waited to be accepted fails, what was
 done with accepted mail is kept in memory and written as soon as a new handle works.
@@ -35,6 +37,8 @@ from gateway.spool.shard_file import (
     renewed_lock,
 )
 
+COMMIT_DELAY = 0.002
+"""Seconds that a commit waits for what else is on its way."""
 CHECKPOINT_PAGES = 4000
 BATCH_BYTES = 16 << 20
 REOPEN_SECONDS = 1.0
@@ -52,6 +56,13 @@ log = logging.getLogger("gateway.spool")
 
 Done = Callable[[SpoolError | None], None]
 """Called in the event loop when a write is on the disk, or with why it is not."""
+
+
+@dataclass(slots=True)
+class Expected:
+    """What may come soon: `messages` that clients have begun and not been answered."""
+
+    messages: int = 0
 
 
 @dataclass(slots=True)
@@ -87,6 +98,7 @@ class GroupCommit(ABC):
     """A database that is written by group commit.
 
     Attributes:
+        expected: what may come soon.
         failure: why the disk cannot be written now; None while it can.
         full: whether that is because the disk has no room.
         commits: how many were made; commit_seconds: how long they took.
@@ -95,11 +107,14 @@ class GroupCommit(ABC):
     def __init__(self, path: Path, number: int, lock: int) -> None:
         self.path = path
         self.number = number
+        self.expected = Expected()
         self.failure: str | None = None
         self._lock = lock
         self.full = False
         self._pending: list[_Write] = []
+        self._awaited = 0  # of those pending, which somebody waits for
         self._flush_scheduled = False
+        self._delay: asyncio.TimerHandle | None = None
         self._writing: list[_Write] | None = None
         self._withdrawn: list[int] = []
         self._log_path = path.with_suffix(".db-wal")
@@ -171,17 +186,25 @@ class GroupCommit(ABC):
                 made in any case, and waits until the disk works.
         """
         self._pending.append(_Write(apply, done, size, ids))
+        self._awaited += ids is not None
         self._idle.clear()
         if self._writing is None and self._db is not None:
             self._schedule_flush()
 
     def _schedule_flush(self) -> None:
-        if not self._flush_scheduled:
+        if self._flush_scheduled:
+            return
+        if self._awaited >= max(1, self.expected.messages):
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
+        elif self._delay is None:
+            self._delay = self._loop.call_later(COMMIT_DELAY, self._flush)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        if self._delay is not None:
+            self._delay.cancel()
+            self._delay = None
         db = self._db
         if db is None or self._writing is not None or not self._pending:
             return
@@ -191,6 +214,7 @@ class GroupCommit(ABC):
             size += self._pending[len(batch)].size
             batch.append(self._pending[len(batch)])
         del self._pending[: len(batch)]
+        self._awaited = sum(write.ids is not None for write in self._pending)
         try:
             self._apply(db, batch)
         except Exception as error:
@@ -319,6 +343,7 @@ class GroupCommit(ABC):
             else:
                 kept.append(write)
         self._pending = kept
+        self._awaited = 0
         if not self._closed and self._reopen is None:
             self._reopen = self._loop.call_later(REOPEN_SECONDS, self._try_again)
 
@@ -389,6 +414,8 @@ class GroupCommit(ABC):
     def close(self, remove: bool = False) -> None:
         """Gives the shard up; `remove` deletes its files. Call `drain` first."""
         self._closed = True
+        if self._delay is not None:
+            self._delay.cancel()
         if self._reopen is not None:
             self._reopen.cancel()
         self._commits.put(None)

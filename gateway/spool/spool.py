@@ -12,6 +12,7 @@ import os
 import time
 from pathlib import Path
 
+from gateway.spool.group_commit import Expected
 from gateway.spool.queue_id import SHARD_BITS
 from gateway.spool.room import room_of
 from gateway.spool.shard import Shard
@@ -29,11 +30,15 @@ class Spool:
         folder: where all workers' shards are.
         owner: what lock files say of this process: the path of its control socket.
         reserve: octets that stay free on the disk for the work on mail that was accepted.
+
+    Attributes:
+        expected: what clients may bring soon.
     """
 
     def __init__(self, folder: Path, owner: str, reserve: int) -> None:
         self.folder = folder
         self.shards: list[Shard] = []
+        self.expected = Expected()
         self._owner = owner
         self._reserve = reserve
         self._room_known_until = 0.0
@@ -98,6 +103,7 @@ class Spool:
             self._broken[number] = self._inode(number)
             shard.close()
             return None
+        shard.expected = self.expected
         self.shards.append(shard)
         self.shards.sort(key=lambda held: held.number)
         return shard

@@ -363,6 +363,23 @@ async def test_a_client_that_never_comes_to_the_point(start: Start) -> None:
         assert await client.is_closed()
 
 
+async def test_each_open_transaction_is_expected(start: Start) -> None:
+    async with start() as gateway:
+        expected = gateway.spool.expected
+        async with gateway.client() as client, gateway.client() as other:
+            assert expected.messages == 0
+            await client.begin()
+            await other.begin()
+            assert expected.messages == 2
+            assert (await other.say("RSET")).startswith("250")
+            assert (await other.say("RSET")).startswith("250")
+            assert expected.messages == 1
+            assert (await client.data(b"Subject: x\r\n\r\n")).startswith("250")
+            assert expected.messages == 0
+            await other.begin()
+        await until(lambda: expected.messages == 0, "the end of a session that was cut off")
+
+
 async def test_who_sends_message_after_message_may_stay(start: Start) -> None:
     limits = "limits: {command_timeout: 60s, message_timeout: 500ms}"
     async with start(limits) as gateway, gateway.client() as client:
