@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from gateway.events import Event
 from gateway.hooks.chain import Copy
 from gateway.spool import queue_id
+from gateway.spool.group_commit import Expected
 from gateway.spool.shard_file import SpoolError
 
 
@@ -17,11 +18,13 @@ class MemoryQueue:
     Attributes:
         copies: what would be queued.
         events: what would be in the outbox.
+        expected: what clients may bring soon; nothing waits for it here.
     """
 
     def __init__(self) -> None:
         self.copies: list[Copy] = []
         self.events: list[Event] = []
+        self.expected = Expected()
         self._last = 0
 
     @property
