@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.testing import NextHop
 from tests.conftest import Scale
-from tests.e2e.conftest import Gateway, MakeGateway
+from tests.e2e.conftest import Gateway, MakeGateway, until
 from tests.faults.figures import Figures
 from tests.faults.health import Health
 from tests.faults.spool_copy import waiting
@@ -235,7 +235,11 @@ async def test_power_may_fail_at_any_moment(
     gateway = make_gateway("127.0.0.1:1", workers=1)
     await asyncio.to_thread(gateway.start)
     await asyncio.to_thread(gateway.submit, "first")
-    await asyncio.to_thread(gateway.logged, "deferred")
+
+    def is_settled() -> bool:
+        return [row["state"] for row in gateway.queue()] == ["deferred"]
+
+    await asyncio.to_thread(until, is_settled, "the first one to wait on disk")
     disk = Disk(gateway.spool, tmp_path / "disk")
     traffic = Traffic(gateway, clients=3)
     arguments = ["-xx", "-s", "1000000", "-e", f"trace={WRITES},write,sendto,sendmsg,writev"]
