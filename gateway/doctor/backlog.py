@@ -9,6 +9,7 @@ from gateway.doctor.finding import Finding, count, listed, note, ok, problem, wa
 from gateway.doctor.site import Site
 from gateway.queue.explanation import duration
 from gateway.queue.listing import GroupStats, count_held, read_stats
+from gateway.spool.held_reason import DAMAGED
 from gateway.spool.outbox import count_waiting
 from gateway.spool.shard_file import SpoolError, UnreadableShard
 
@@ -71,7 +72,7 @@ def _queue(site: Site, groups: list[GroupStats]) -> Iterator[Finding]:
 
 
 def _held(folder: Path, held: int, skipped: list[UnreadableShard]) -> Iterator[Finding]:
-    damaged = sum(count_held(folder, "damaged on disk*", skipped).values()) if held else 0
+    damaged = sum(count_held(folder, f"{DAMAGED}*", skipped).values()) if held else 0
     if damaged:
         yield problem(
             f"{count(damaged, 'recipient')} wait for mail that is damaged on the disk",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from gateway.spool.held_reason import BY_HAND, DAMAGED, DIED, PAUSED, SALVAGED
+
 BEGINNINGS = {
-    "damaged": "damaged on disk",
-    "crash": "a process ended ",
-    "salvaged": "salvaged from ",
-    "paused": "paused: ",
-    "hand": "held by hand",
+    "damaged": DAMAGED,
+    "crash": DIED,
+    "salvaged": SALVAGED,
+    "paused": PAUSED,
+    "hand": BY_HAND,
 }
 """How the reasons begin that the gateway itself gives, by what holds mail for them."""
 

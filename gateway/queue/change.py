@@ -17,6 +17,7 @@ from gateway.mail.message import Client, Recipient
 from gateway.queue.pauses import HELD_BY_A_PAUSE, Pauses, mark
 from gateway.queue.selection import STATES, Where
 from gateway.queue.settle import event_of
+from gateway.spool.held_reason import BY_HAND
 from gateway.spool.queue_entry import Envelope, Item, envelope_of, item_of, parameters_of
 from gateway.spool.shard import Shard
 from gateway.spool.shard_file import SpoolError
@@ -27,7 +28,6 @@ NAMES: tuple[Name, ...] = get_args(Name)
 Key = tuple[int, int]
 """A recipient in a shard: queue id and number."""
 
-HELD_BY_HAND = "held by hand"
 
 _PAST = {
     "retry": "to be retried",
@@ -68,7 +68,7 @@ class Change:
     """
 
     name: Name
-    reason: str = HELD_BY_HAND
+    reason: str = BY_HAND
     pause: int = 0
     scheduled: bool = False
     via: tuple[str, ...] = ()

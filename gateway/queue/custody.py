@@ -20,6 +20,7 @@ from gateway.hooks.spec import STAGES
 from gateway.hooks.step import Fault, Step
 from gateway.mail.guard import Guard, Rights
 from gateway.spool import queue_id
+from gateway.spool.held_reason import DIED
 from gateway.spool.queue_entry import Entry
 from gateway.spool.shard import Shard
 from gateway.spool.shard_file import SpoolError
@@ -181,7 +182,7 @@ def _rest(step: Step, times: int) -> None:
 
 def reason_of(suspect: Suspect) -> str:
     """Why a suspect is held, for people."""
-    return f"a process ended {suspect.deaths} times while {_owner(suspect.hook)} had this message"
+    return f"{DIED}{suspect.deaths} times while {_owner(suspect.hook)} had this message"
 
 
 def _owner(name: str) -> str:

@@ -22,6 +22,7 @@ from gateway.queue.memory import Load, Memory
 from gateway.queue.pauses import Pauses
 from gateway.queue.placement import claimant_of, entries_of, held_apart, parts_of
 from gateway.queue.settle import Settler, events_of
+from gateway.spool.held_reason import DAMAGED
 from gateway.spool.queue_entry import Entry, Item, Placed, Settlement
 from gateway.spool.shard import Shard
 from gateway.spool.shard_file import SpoolError
@@ -306,7 +307,7 @@ class Dispatcher:
             return True
         content = self._memory.drop(entry) or entry.shard.content(entry.envelope.copy)
         if content is None or not await is_sound(content):
-            reason = "damaged on disk: its checksum does not fit"
+            reason = f"{DAMAGED}its checksum does not fit"
             self._settle(self._settler.hold(entry, reason))
             return True
         result = await self._courier.attempt(entry, content, lane.put_back)

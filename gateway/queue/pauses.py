@@ -18,13 +18,14 @@ from typing import Any
 
 from gateway.mail.message import Recipient
 from gateway.queue.selection import Selection
+from gateway.spool.held_reason import PAUSED
 from gateway.spool.queue_entry import Envelope
 from gateway.spool.shard_file import SpoolError
 
 LOOK_SECONDS = 1.0
 """How often it is seen at most whether the file has changed."""
 
-HELD_BY_A_PAUSE = "paused: *"
+HELD_BY_A_PAUSE = f"{PAUSED}*"
 """What mail that any pause holds is held for, as GLOB of SQLite."""
 
 log = logging.getLogger("gateway.queue")
@@ -47,7 +48,7 @@ class Pause:
 
 def mark(pause: int) -> str:
     """How the reason of mail that a pause holds begins, if a space is put behind it."""
-    return f"paused: {pause} "
+    return f"{PAUSED}{pause} "
 
 
 def pause_of(held: str) -> int | None:

@@ -27,6 +27,7 @@ from gateway.queue.selection import Selection
 from gateway.queue.settle import event_of
 from gateway.spool import queue_id
 from gateway.spool.damaged_shard import DamagedShard, FoundDelivery, FoundMessage, Key
+from gateway.spool.held_reason import SALVAGED
 from gateway.spool.queue_entry import Entry, Envelope, Placed
 from gateway.spool.room import room_of
 from gateway.spool.shard import Shard
@@ -217,7 +218,7 @@ class _Writing:
         self._into = into
         self._known = known
         self._copies: set[int] = set()
-        self._reason = f"salvaged from {one.name}: may have been delivered before"
+        self._reason = f"{SALVAGED}{one.name}: may have been delivered before"
         self._writes: list[asyncio.Future[SpoolError | None]] = []
         self._octets = 0
 

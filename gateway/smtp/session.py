@@ -97,7 +97,8 @@ class Session(SMTP):
         """A client has connected."""
         self._peer = transport.get_extra_info("peername") or ("", 0)
         self.ingress.connections += 1
-        self.ingress.attendance.come(place_of(self._peer[0]))
+        self._place = place_of(self._peer[0])
+        self.ingress.attendance.come(self._place)
         self.ingress.traffic.connections += 1
         self.listener.sessions.add(self)
         super().connection_made(transport)
@@ -105,7 +106,7 @@ class Session(SMTP):
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone, from whichever side."""
         self.ingress.connections -= 1
-        self.ingress.attendance.go(place_of(self._peer[0]))
+        self.ingress.attendance.go(self._place)
         self.listener.sessions.discard(self)
         super().connection_lost(error)
 
@@ -170,7 +171,8 @@ class Session(SMTP):
                     await asyncio.sleep(0)
             line = await self._read_line()
             verb, _, argument = line.partition(b" ")
-            command = commands.get(verb.upper())
+            verb = verb.upper()
+            command = commands.get(verb)
             self._reset_timeout()
             if command is None:
                 self.wrong("500 5.5.2 Command not recognized")
@@ -183,7 +185,7 @@ class Session(SMTP):
                     await command(self, text)
             await self._writer.drain()
             if self.transaction is None:
-                if verb.upper() in _LAST_COMMANDS:
+                if verb in _LAST_COMMANDS:
                     self.patience.begin(self.loop.time())
                 if self.listener.stopping:
                     self.end("421 4.3.2 The gateway is shutting down, please come again")
@@ -201,7 +203,7 @@ class Session(SMTP):
         ingress = self.ingress
         if ingress.connections > self.limits.connections:
             self.end("421 4.3.2 Too many connections, please try again later")
-        if ingress.attendance.count(place_of(address)) > self.limits.connections_per_client:
+        if ingress.attendance.count(self._place) > self.limits.connections_per_client:
             log.info("%s: too many connections", client.address)
             self.end("421 4.7.0 Too many connections of yours, please try again later")
         answer = await ingress.chain.connect(client)

@@ -20,6 +20,7 @@ from gateway.events import Event
 from gateway.mail.large_content import LARGE, Content, Pieces
 from gateway.spool import queue_id
 from gateway.spool.group_commit import Done, GroupCommit
+from gateway.spool.held_reason import DAMAGED
 from gateway.spool.queue_entry import (
     Entry,
     Envelope,
@@ -285,8 +286,8 @@ class Shard(GroupCommit):
 
     def _set_aside(self, id_: int, number: int, copy: int, error: Exception) -> None:
         """Holds a row that cannot be read for a person; it must not stop the others."""
-        log.error("%s: held: damaged on disk: %s", queue_id.to_text(id_), error)
-        reason = f"damaged on disk: {error}"
+        reason = f"{DAMAGED}{error}"
+        log.error("%s: held: %s", queue_id.to_text(id_), reason)
 
         def hold(db: apsw.Connection) -> None:
             sql = "UPDATE deliveries SET due=NULL, held=? WHERE id=? AND number=?"

@@ -15,10 +15,10 @@ from gateway.metrics import spool_survey
 from gateway.metrics.exposition import exposition
 from gateway.metrics.readings import Readings
 from gateway.metrics.spool_survey import SpoolSurvey
-from gateway.queue.change import HELD_BY_HAND
 from gateway.queue.custody import reason_of
 from gateway.queue.pauses import Pause
 from gateway.queue.selection import Selection
+from gateway.spool.held_reason import BY_HAND
 from gateway.spool.outbox import count_waiting
 from gateway.spool.shard_file import SpoolError
 from gateway.spool.suspects import Suspect
@@ -118,7 +118,7 @@ async def test_what_holds_mail(tmp_path: Path) -> None:
         reason_of(suspect): 2,
         "salvaged from 0003.db: may have been delivered before": 3,
         Pause(12, Selection(), "prices", 0.0).held: 4,
-        HELD_BY_HAND: 5,
+        BY_HAND: 5,
         "damaged": 6,
         "": 7,
     }
