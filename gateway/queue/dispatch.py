@@ -222,8 +222,7 @@ class Dispatcher:
         window = lane.windows[priority]
         if lane.due or not window.backlog or len(window.known) > self._bounds.window // 2:
             return
-        free = self._memory.room(window)
-        if free <= 0:
+        if (free := self._memory.room(window)) <= 0:
             self._hungry[lane.name, priority] = lane
             return
         now = self._clock()
@@ -260,7 +259,11 @@ class Dispatcher:
             return
         if lane.paused_until or lane.crowded_until:
             now = self._loop.time() + CLOCK_TICK
-            if now < lane.paused_until or (lane.runners and now < lane.crowded_until):
+            if now < lane.paused_until:
+                if lane.due:
+                    self._clear(lane)
+                return
+            if lane.runners and now < lane.crowded_until:
                 return
         if len(self._runners) >= self._bounds.runners:
             self._starved[lane.name] = lane
@@ -376,11 +379,17 @@ class Dispatcher:
         if until > lane.paused_until:
             lane.paused_until = until
             self._loop.call_at(until, self._resume, lane)
-        if seconds > LANE_PATIENCE:
-            lane.due = self._clock() + seconds
-            for entry in lane.empty():
-                self._memory.drop(entry)
-                self._settle(self._settler.postpone(entry, seconds, reason))
+            if seconds > LANE_PATIENCE:
+                lane.due, lane.reason = self._clock() + seconds, reason
+        if lane.due:
+            self._clear(lane)
+
+    def _clear(self, lane: Lane) -> None:
+        """Moves what waits in a lane to disk until the lane's time has come."""
+        for entry in lane.empty():
+            self._memory.drop(entry)
+            left = lane.due - self._clock()
+            self._settle(self._settler.postpone(entry, left, lane.reason))
 
     def _resume(self, lane: Lane) -> None:
         if self._stopping or self._loop.time() + CLOCK_TICK < lane.paused_until:

@@ -65,6 +65,7 @@ class Lane:
         paused_until: when attempts may start again, in seconds of the loop's clock.
         crowded_until: until then no further runner is of use, as connections are limited.
         due: when what comes now is to be tried, in seconds since the epoch; 0: at once.
+        reason: why it is not to be tried before.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class Lane:
         "name",
         "parked",
         "paused_until",
+        "reason",
         "runners",
         "windows",
     )
@@ -84,6 +86,7 @@ class Lane:
         self.limit = limit
         self.runners = self.parked = 0
         self.paused_until = self.crowded_until = self.due = 0.0
+        self.reason = ""
         self.windows = tuple(Window() for _ in range(PRIORITIES))
         self._turn = 0
 

@@ -98,6 +98,27 @@ def admit(self, delivery):
         assert row.due > time.time() + 60
 
 
+async def test_what_comes_into_a_lane_just_as_it_is_paused_goes_to_disk(tmp_path: Path) -> None:
+    # "early" waits in memory while the lane is paused; others are being written just then.
+    body = """
+@hookimpl
+def admit(self, delivery):
+    if delivery.recipients[0].address.startswith("early"):
+        return Delay(0.3, "not yet")
+    return Delay(120, "closed for two minutes", lane=True)
+"""
+    async with NextHop() as hop, _assembly(tmp_path, hop, body) as gateway:
+        await gateway.submit("early@example.net")
+        await asyncio.gather(*(gateway.submit(f"{n}@example.net") for n in range(100)))
+
+        def on_disk() -> bool:
+            dues = [row.due or 0.0 for row in gateway.rows()]
+            return len(dues) == 101 and min(dues) > time.time() + 60
+
+        await until(on_disk, "mail on disk")
+        await until(lambda: gateway.dispatcher._memory.recipients == 0, "memory to be empty")
+
+
 async def test_recipients_beyond_the_limit_of_a_message_go_in_further_ones(tmp_path: Path) -> None:
     body = """
 @hookimpl
