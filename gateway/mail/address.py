@@ -39,6 +39,8 @@ _PARAMETER = re.compile(
     rf"([A-Za-z0-9][A-Za-z0-9\-]*+)(?:=([!-<>-~{_WIDE}]++))?(?: ++|\Z)",
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ORCPT = re.compile(rf"[!-:<>-~]++;([!-<>-~{_WIDE}]++)")
+_LONGEST_ORCPT = 500
 _XTEXT = re.compile(r"[!-*,-<>-~]++")
 _XTEXT_PIECE = re.compile(r"\+([0-9A-F]{2})|\\x\{([0-9A-F]{1,6})\}|(.)", re.DOTALL)
 
@@ -179,6 +181,23 @@ def decode_xtext(value: str) -> str:
     if _CONTROL.search(text):
         raise AddressSyntaxError("the xtext contains a control character")
     return text
+
+
+def is_xtext(value: str) -> bool:
+    """Whether `decode_xtext` takes a value."""
+    try:
+        decode_xtext(value)
+    except AddressSyntaxError:
+        return False
+    return True
+
+
+def is_original_recipient(value: object) -> bool:
+    """Whether a value can stand in ORCPT: type, semicolon and xtext (RFC 3461 4.2, RFC 6533 3)."""
+    if not isinstance(value, str) or len(value) > _LONGEST_ORCPT:
+        return False
+    match = _ORCPT.fullmatch(value)
+    return match is not None and is_xtext(match[1])
 
 
 def encode_xtext(value: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway.mail.address import check, domain_of, is_path
+from gateway.mail.address import check, domain_of, is_original_recipient, is_path
 from gateway.mail.guard import OPEN, Guard
 from gateway.mail.notes import RecipientNotes
 
@@ -151,18 +151,9 @@ def _checked(name: str, value: Any, guard: Guard | None) -> Any:
     elif name == "notify":
         if value is not None and not (isinstance(value, frozenset) and value <= _NOTIFY):
             raise ValueError(f"{value!r} is no set of NEVER, SUCCESS, FAILURE and DELAY")
-    elif name == "orcpt" and value is not None and not _is_orcpt(value):
+    elif name == "orcpt" and value is not None and not is_original_recipient(value):
         raise ValueError(f"{value!r} is no type, semicolon and xtext (RFC 3461 4.2)")
     return value
-
-
-def _is_orcpt(value: Any) -> bool:
-    return (
-        isinstance(value, str)
-        and value.isprintable()
-        and " " not in value
-        and all(value.partition(";"))
-    )
 
 
 def _guarded(method: Callable[..., Any]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.mail.address import AddressSyntaxError, decode_xtext, encode_xtext
+from gateway.mail.address import encode_xtext, is_original_recipient, is_xtext
 from gateway.mail.message import Message, Recipient
 from gateway.smtp.future_release import FutureReleaseError, after_interval, at_date_time
 
@@ -57,11 +57,11 @@ def apply_mail_parameters(
                 return size, "501 5.5.4 RET is FULL or HDRS (RFC 3461)"
             message.ret = value.upper()
         elif keyword == "ENVID":
-            if value is None or len(value) > 100 or not _is_xtext(value):
+            if value is None or len(value) > 100 or not is_xtext(value):
                 return size, "501 5.5.4 ENVID takes up to 100 characters of xtext (RFC 3461)"
             message.envid = value
         elif keyword == "AUTH":
-            if value is None or not _is_xtext(value):
+            if value is None or not is_xtext(value):
                 return size, "501 5.5.4 AUTH takes an address in xtext (RFC 4954)"
         elif keyword == "MT-PRIORITY":
             if value is None or not _PRIORITY.fullmatch(value):
@@ -95,8 +95,7 @@ def apply_rcpt_parameters(recipient: Recipient, parameters: dict[str, str | None
                 return "501 5.5.4 NOTIFY is NEVER, or some of SUCCESS,FAILURE,DELAY (RFC 3461)"
             recipient.notify = wishes
         elif keyword == "ORCPT":
-            kind, separator, address = (value or "").partition(";")
-            if not kind or not separator or len(value or "") > 500 or not _is_xtext(address):
+            if not is_original_recipient(value):
                 return "501 5.5.4 ORCPT takes a type and an address: rfc822;a@example.com"
             recipient.orcpt = value
         else:
@@ -113,11 +112,3 @@ def original_recipient(address: str) -> str:
 
 def _embedded(match: re.Match[str]) -> str:
     return f"\\x{{{ord(match[0]):X}}}"
-
-
-def _is_xtext(value: str) -> bool:
-    try:
-        decode_xtext(value)
-    except AddressSyntaxError:
-        return False
-    return True

@@ -84,6 +84,7 @@ FOUND = [
     ("mime", b"Content-Type:;charset=u7\r\n\r\n+ANmentum "),
     ("mime", b"Content-Type: text/html; charset=utf-7\r\n\r\n<p>+2D0-</p>\r\n"),
     ("header", b"Subject: =?utf-7?Q?+2D0-?=\r\n\r\n"),
+    ("smtp", b"EHLO g\r\nMAIL FROM:<s@m>\r\nRCPT TO:<> ORCPT=2;\r\n"),
 ]
 
 

@@ -126,6 +126,7 @@ def test_when_mail_is_to_go(text: str, release: float) -> None:
         ("NOTIFY=never", {"NEVER"}, None),
         ("NOTIFY=SUCCESS,FAILURE,DELAY", {"SUCCESS", "FAILURE", "DELAY"}, None),
         ("ORCPT=rfc822;b+2Bc@example.net", None, "rfc822;b+2Bc@example.net"),
+        ("ORCPT=utf-8;\u0646\u200cb@example.net", None, "utf-8;\u0646\u200cb@example.net"),
         ("ORCPT=utf-8;b\\x{FC}@example.net", None, "utf-8;b\\x{FC}@example.net"),
     ],
 )
@@ -146,6 +147,8 @@ def test_what_rcpt_may_say(text: str, notify: set[str] | None, orcpt: str | None
         ("ORCPT", "501 5.5.4"),
         ("ORCPT=;x", "501 5.5.4"),
         ("ORCPT=rfc822", "501 5.5.4"),
+        ("ORCPT=rfc822;", "501 5.5.4"),
+        ("ORCPT=\u65e5;x", "501 5.5.4"),
         ("ORCPT=rfc822;a+00", "501 5.5.4"),
         (f"ORCPT=rfc822;{'x' * 494}", "501 5.5.4"),
         ("SIZE=1", "555 5.5.4"),
