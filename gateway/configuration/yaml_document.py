@@ -44,7 +44,11 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else str(self.file)
-        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+        text = f"{self.path}: {self.message}" if self.path else self.message
+        if not text.isprintable():
+            # What was set is quoted: it must not end the line, nor lead a terminal.
+            text = "".join([one if one.isprintable() else repr(one)[1:-1] for one in text])
+        return f"{place}: {text}"
 
 
 class ConfigError(Exception):

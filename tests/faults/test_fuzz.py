@@ -81,6 +81,7 @@ FOUND = [
     ("yaml", b"plugins:\n- o:\n   ~: 1\n   x: 1\n"),
     ("yaml", b"~: 1\nlisten: []\n"),
     ("yaml", b"&http:\n  addr0.1:8025\nplugins:\n  - /e/today.py: {}\n"),
+    ("yaml", b'hostname: "\\0"'),
     ("mime", b"Content-Type:;charset=u7\r\n\r\n+ANmentum "),
     ("mime", b"Content-Type: text/html; charset=utf-7\r\n\r\n<p>+2D0-</p>\r\n"),
     ("header", b"Subject: =?utf-7?Q?+2D0-?=\r\n\r\n"),
