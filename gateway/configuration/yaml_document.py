@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,6 +184,9 @@ def parse(file: Path, text: str) -> YamlDocument:
     return YamlDocument(file, composer.data, composer.marks, composer.keys)
 
 
+_NOWHERE = re.compile(r"[\x00\ud800-\udfff]")
+"""What YAML's escapes can make, and no file name, reply or message can carry."""
+
 _HINTS = (
     ("\\t", "a tab; YAML wants spaces"),
     ("undefined alias", "a value that starts with * must be in quotes (or the &anchor is missing)"),
@@ -330,7 +334,11 @@ class _Composer:
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         try:
-            return self._scalars.construct_object(node)
+            value = self._scalars.construct_object(node)
+            if isinstance(value, str) and _NOWHERE.search(value):
+                self._complain(node, path, "NUL, or half of a character (\\uD800 to \\uDFFF)")
+                return None
+            return value
         except yaml.YAMLError:
             self._complain(
                 node,

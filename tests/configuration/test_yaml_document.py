@@ -61,6 +61,8 @@ def test_what_is_not_there_is_placed_at_what_would_hold_it() -> None:
         ("a: 1\nb: [x]:25\n", 2, "must be in quotes as a whole"),
         ("a: 1\njust words\n", 3, "a key without a colon"),
         ("a: 1\nb: !secret x\n", 2, "starts with ! must be in quotes"),
+        ('a: 1\nb: "\\ud83d\\ude00"\n', 2, "half of a character"),
+        ('a: 1\n"\\0": 2\n', 2, "NUL"),
         ("a: 1\nb: !!python/object/apply:os.system [ls]\n", 2, "!tag is not allowed"),
         ("a: 2026-13-45\n", 1, "looks like a YAML timestamp, but is none; put it in quotes"),
         ("a: !!int x\n", 1, "looks like a YAML int, but is none"),
