@@ -102,7 +102,7 @@ PURE = """
     mail.client mail.guard mail.notes mail.recipient
     doctor.finding doctor.mounts mail.checkpoint mail.large_content mail.transparency smtp.allowance
     hooks.breaker hooks.histogram metrics.catalogue metrics.held metrics.readings
-    spool.database_page spool.held_reason spool.write_ahead_log
+    spool.database_page spool.expectation spool.held_reason spool.write_ahead_log
     history.happening history.log_record history.story
     testing.changes testing.comparison testing.diff testing.fields testing.spans
     testing.conformance.report testing.conformance.request

@@ -244,7 +244,7 @@ class Worker:
         while True:
             await asyncio.sleep(SILENCE_SECONDS)
             for listener in self._listeners:
-                listener.dismiss_silent(loop.time())
+                await listener.dismiss_silent(loop.time)
 
     async def _adopt(self) -> None:
         while True:

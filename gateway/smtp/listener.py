@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +14,10 @@ from gateway.mail.message import Client
 from gateway.smtp.guesses import Guesses
 from gateway.smtp.ingress import Ingress
 from gateway.smtp.patience import Patience
+
+DISMISSED_AT_A_TIME = 10
+DISMISSAL_PAUSE = 0.005
+"""How many clients that are late are dismissed at a time, and seconds until the next of them."""
 
 
 class OpenSession(Protocol):
@@ -61,13 +67,20 @@ class Listener:
     sessions: set[OpenSession] = field(default_factory=set)
     stopping: bool = False
 
-    def dismiss_silent(self, now: float) -> None:
-        """Ends the sessions whose clients take too long; `now` is on the loop's clock.
+    async def dismiss_silent(self, clock: Callable[[], float]) -> None:
+        """Ends the sessions whose clients take too long, by the loop's clock.
 
-        One look at all of them now and then costs less than a timer for each command.
+        One look at all of them now and then costs less than a timer for each command. A crowd goes
+        a few at a time, so that the mail of others does not wait until all of it is gone.
         """
-        for session in [late for late in self.sessions if now > late.patience.deadline]:
-            session.expire("421 4.4.2 Timeout, closing the connection")
+        now = clock()
+        late = [session for session in self.sessions if now > session.patience.deadline]
+        for number, session in enumerate(late, 1):
+            # It may have gone on, or gone, while others had their turn.
+            if session in self.sessions and now > session.patience.deadline:
+                session.expire("421 4.4.2 Timeout, closing the connection")
+            if not number % DISMISSED_AT_A_TIME:
+                await asyncio.sleep(DISMISSAL_PAUSE)
 
     def may_relay(self, client: Client) -> bool:
         """Whether a client may send to any domain: it is in an allowed network, or logged in."""

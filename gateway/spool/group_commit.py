@@ -28,6 +28,7 @@ from time import perf_counter
 
 import apsw
 
+from gateway.spool.expectation import Expectation
 from gateway.spool.shard_file import (
     VERSION,
     ShardBusyError,
@@ -56,13 +57,6 @@ log = logging.getLogger("gateway.spool")
 
 Done = Callable[[SpoolError | None], None]
 """Called in the event loop when a write is on the disk, or with why it is not."""
-
-
-@dataclass(slots=True)
-class Expected:
-    """What may come soon: `messages` that clients have begun and not been answered."""
-
-    messages: int = 0
 
 
 @dataclass(slots=True)
@@ -107,7 +101,7 @@ class GroupCommit(ABC):
     def __init__(self, path: Path, number: int, lock: int) -> None:
         self.path = path
         self.number = number
-        self.expected = Expected()
+        self.expected = Expectation()
         self.failure: str | None = None
         self._lock = lock
         self.full = False
@@ -115,6 +109,7 @@ class GroupCommit(ABC):
         self._awaited = 0  # of those pending, which somebody waits for
         self._flush_scheduled = False
         self._delay: asyncio.TimerHandle | None = None
+        self._before: int | None = None  # those that were awaited when the delay began
         self._writing: list[_Write] | None = None
         self._withdrawn: list[int] = []
         self._log_path = path.with_suffix(".db-wal")
@@ -194,10 +189,11 @@ class GroupCommit(ABC):
     def _schedule_flush(self) -> None:
         if self._flush_scheduled:
             return
-        if self._awaited >= max(1, self.expected.messages):
+        if self.expected.is_met(self._awaited):
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
         elif self._delay is None:
+            self._before = self._awaited
             self._delay = self._loop.call_later(COMMIT_DELAY, self._flush)
 
     def _flush(self) -> None:
@@ -206,8 +202,10 @@ class GroupCommit(ABC):
             self._delay.cancel()
             self._delay = None
         db = self._db
+        before, self._before = self._before, None
         if db is None or self._writing is not None or not self._pending:
             return
+        self.expected.learn(self._awaited, before)
         batch: list[_Write] = []
         size = 0
         while len(batch) < len(self._pending) and size < BATCH_BYTES:

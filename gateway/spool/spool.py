@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from gateway.spool.group_commit import Expected
+from gateway.spool.expectation import Expectation
 from gateway.spool.queue_id import SHARD_BITS
 from gateway.spool.room import room_of
 from gateway.spool.shard import Shard
@@ -38,7 +38,7 @@ class Spool:
     def __init__(self, folder: Path, owner: str, reserve: int) -> None:
         self.folder = folder
         self.shards: list[Shard] = []
-        self.expected = Expected()
+        self.expected = Expectation()
         self._owner = owner
         self._reserve = reserve
         self._room_known_until = 0.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from gateway.events import Event
 from gateway.hooks.chain import Copy
 from gateway.spool import queue_id
-from gateway.spool.group_commit import Expected
+from gateway.spool.expectation import Expectation
 from gateway.spool.shard_file import SpoolError
 
 
@@ -24,7 +24,7 @@ class MemoryQueue:
     def __init__(self) -> None:
         self.copies: list[Copy] = []
         self.events: list[Event] = []
-        self.expected = Expected()
+        self.expected = Expectation()
         self._last = 0
 
     @property

@@ -191,7 +191,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SILENCE_SECONDS)
-            self.listener.dismiss_silent(loop.time())
+            await self.listener.dismiss_silent(loop.time)
 
     async def __aexit__(
         self,

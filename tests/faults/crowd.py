@@ -26,6 +26,9 @@ _MESSAGE = _HELLO + b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\n"
 PAUSE = 0.5
 """Seconds between two drops of a client that dribbles."""
 
+PHASES = 499
+"""Those that dribble do so independently of each other."""
+
 PARALLEL = 200
 """Connections that are made at a time."""
 
@@ -69,9 +72,10 @@ class Tally:
 class Member(asyncio.Protocol):
     """A client of the crowd."""
 
-    def __init__(self, manner: Manner, tally: Tally) -> None:
+    def __init__(self, manner: Manner, tally: Tally, phase: float) -> None:
         self._manner = manner
         self._tally = tally
+        self._phase = phase
         self._loop = asyncio.get_running_loop()
         self._last = b""
         self.gone: asyncio.Future[None] = self._loop.create_future()
@@ -84,7 +88,7 @@ class Member(asyncio.Protocol):
             self._transport.pause_reading()
         self._transport.write(self._manner.first)
         if self._manner.drop:
-            self._loop.call_later(PAUSE, self._drip)
+            self._loop.call_later(PAUSE + self._phase, self._drip)
 
     def _drip(self) -> None:
         if not self.gone.done():
@@ -113,7 +117,7 @@ async def _stand(port: int, sources: int, seconds: float, counts: dict[str, int]
         source = f"127.1.0.{number % sources + 1}"
         async with free:
             _, member = await loop.create_connection(
-                lambda: Member(MANNERS[kind], tallies[kind]),
+                lambda: Member(MANNERS[kind], tallies[kind], number % PHASES * PAUSE / PHASES),
                 "127.0.0.1",
                 port,
                 local_addr=(source, 0),

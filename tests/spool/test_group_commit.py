@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.spool import group_commit
+from gateway.spool.expectation import Expectation
 from gateway.spool.shard import Shard
 from gateway.spool.shard_file import SpoolError
 from gateway.spool.spool import Spool
@@ -77,6 +78,25 @@ async def test_nothing_waits_for_long(shard: Shard) -> None:
     for awaited in (True, False):
         assert await asyncio.wait_for(_write(shard, awaited=awaited), 30) is None
     assert shard.commits == 2
+
+
+async def test_clients_that_never_go_on_hold_nobody_up(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard.expected.messages = 1000
+    waited = 0
+    learn = Expectation.learn
+
+    def count(expected: Expectation, here: int, before: int | None) -> None:
+        nonlocal waited
+        waited += before is not None
+        learn(expected, here, before)
+
+    monkeypatch.setattr(Expectation, "learn", count)
+    for _ in range(300):
+        assert await asyncio.wait_for(_write(shard, awaited=True), 30) is None
+    assert shard.commits == 300
+    assert 1 <= waited <= 10
 
 
 async def test_all_shards_of_a_process_expect_the_same(tmp_path: Path) -> None:
