@@ -33,7 +33,7 @@ run: $(VENV)/ready ## Run the gateway with gateway.yaml (CONFIG=…)
 test: $(VENV)/ready ## Run the tests
 	@$(BIN)/python -m pytest -n auto --dist worksteal -q
 
-test-long: $(VENV)/ready ## Run the long forms of the tests: hours
+test-long: $(VENV)/ready ## Run the long forms of the tests: about an hour
 	@rm -rf build/faults/long
 	@$(BIN)/python -m pytest -m long -v --durations=0
 

@@ -79,8 +79,14 @@ def filled(table: str, figures: Mapping[int, str]) -> str:
 @click.option("--short", is_flag=True, help="Take the figures of the short form.")
 @click.option("--write", is_flag=True, help=f"Write them into {DOCUMENT.relative_to(ROOT)}.")
 def report(short: bool, write: bool) -> None:
-    """Prints the rows of docs/reliability.md with the figures of the last runs."""
-    figures = figures_by_row(results(long=not short))
+    """Prints the rows of docs/reliability.md with the figures of the last long runs.
+
+    A row that was not part of one, as it has no long form, has those of the short form.
+    """
+    figures = figures_by_row(results(long=False))
+    if not short:
+        figures = {row: f"{text} (short form)" for row, text in figures.items()}
+        figures |= figures_by_row(results(long=True))
     if not figures:
         raise click.ClickException("there are no figures yet; run: make test-long")
     text = filled(DOCUMENT.read_text(), figures)
