@@ -28,8 +28,11 @@ MESSAGE_TIMEOUT = 5.0
 LATE = 30.0
 """Seconds that cutting off many clients may take on a busy machine."""
 
-SLACK = 0.1
-"""Seconds that a busy machine may add in the long form; the short one is a second long."""
+SLACK = 0.001
+"""Seconds that the machine may add in the long form, which needs a quiet one."""
+
+SHORT_SLACK = 1.0
+"""Seconds that a busy machine may add in the short form, whose p99 is that of few messages."""
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,7 +103,7 @@ async def test_slow_clients_are_cut_off_and_others_do_not_wait(
             assert set(one["replies"]) == {"421 4.4.2"}, (kind, one)
     # Nothing of them is left behind.
     assert after <= before + 8, (before, after)
-    assert _p99(among) <= 2 * _p99(alone) + scale(10 * SLACK, SLACK), (_p99(alone), _p99(among))
+    assert _p99(among) <= 2 * _p99(alone) + scale(SHORT_SLACK, SLACK), (_p99(alone), _p99(among))
     figures(
         9,
         slow_clients=slow,
