@@ -184,7 +184,7 @@ def parse(file: Path, text: str) -> YamlDocument:
     return YamlDocument(file, composer.data, composer.marks, composer.keys)
 
 
-_NOWHERE = re.compile(r"[\x00\ud800-\udfff]")
+_UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
 """What YAML's escapes can make, and no file name, reply or message can carry."""
 
 _HINTS = (
@@ -335,7 +335,7 @@ class _Composer:
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         try:
             value = self._scalars.construct_object(node)
-            if isinstance(value, str) and _NOWHERE.search(value):
+            if isinstance(value, str) and _UNUSABLE.search(value):
                 self._complain(node, path, "NUL, or half of a character (\\uD800 to \\uDFFF)")
                 return None
             return value

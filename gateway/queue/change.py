@@ -28,7 +28,6 @@ NAMES: tuple[Name, ...] = get_args(Name)
 Key = tuple[int, int]
 """A recipient in a shard: queue id and number."""
 
-
 _PAST = {
     "retry": "to be retried",
     "hold": "held",

@@ -201,8 +201,8 @@ class GroupCommit(ABC):
         if self._delay is not None:
             self._delay.cancel()
             self._delay = None
-        db = self._db
         before, self._before = self._before, None
+        db = self._db
         if db is None or self._writing is not None or not self._pending:
             return
         self.expected.learn(self._awaited, before)
