@@ -25,7 +25,7 @@ LAYERS: Mapping[str, str] = {
     "octets and text": """
         mail.jis mail.charset mail.transfer_encoding mail.encoded_word mail.address
         mail.header_piece mail.header_words mail.folding mail.address_list mail.header_text
-        mail.quoted_printable mail.encoded_text
+        mail.quoted_printable mail.encoded_text mail.line_end
         configuration.network configuration.quantity
         spool.queue_id delivery.reply queue.explanation limits
     """,
@@ -46,7 +46,8 @@ LAYERS: Mapping[str, str] = {
         configuration
     """,
     "log and control of a process": """
-        log_line log process.notify process.control process.assignment
+        log_line log process.notify process.control process.assignment process.balance
+        process.handover
     """,
     "the plugin chain": """
         hooks.reference hooks.load hooks.catalogue hooks.lifecycle hooks.watchdog
@@ -89,7 +90,7 @@ LIBRARIES: Mapping[str, str] = {
 PURE = """
     mail.jis mail.charset mail.transfer_encoding mail.encoded_word mail.address
     mail.header_piece mail.header_words mail.folding mail.address_list mail.header_text
-    mail.quoted_printable mail.encoded_text
+    mail.quoted_printable mail.encoded_text mail.line_end
     web.health web.mount web.forwarded
     mail.headers mail.mime mail.text_part mail.body mail.message mail
     configuration.quantity spool.queue_id delivery.reply queue.explanation
@@ -97,7 +98,7 @@ PURE = """
     attempt events hooks.actions
     queue.schedule queue.bounce queue.report_part spool.queue_entry queue.lane queue.placement
     queue.memory smtp.future_release
-    limits.rate limits.gcra delivery.dane delivery.mta_sts delivery.failures
+    limits.rate limits.gcra process.balance delivery.dane delivery.mta_sts delivery.failures
     mail.seven_bit mail.pending_text
     mail.client mail.guard mail.notes mail.recipient
     doctor.finding doctor.mounts mail.checkpoint mail.large_content mail.transparency smtp.allowance

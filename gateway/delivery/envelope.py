@@ -9,6 +9,7 @@ from gateway.attempt import Delivery, Disposition, Outcome
 from gateway.delivery.connection import Extensions
 from gateway.mail.address import domain_of
 from gateway.mail.large_content import Content
+from gateway.mail.line_end import bare_line_end
 from gateway.mail.message import Recipient
 
 # What would end a path or a command: control characters, what UTF-8 cannot say, and outside of
@@ -112,10 +113,7 @@ def _for_nobody(delivery: Delivery, outcome: Outcome) -> Envelope:
 
 def _is_clean(content: Content) -> bool:
     """Whether each CR and each LF is one of a pair."""
-    if not isinstance(content, bytes):
-        return content.is_clean
-    lines = content.count(b"\r\n")
-    return content.count(b"\n") == lines and content.count(b"\r") == lines
+    return bare_line_end(content) is None if isinstance(content, bytes) else content.is_clean
 
 
 def _header(content: Content) -> bytes:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from gateway.mail.headers import split, split_beginning
+from gateway.mail.line_end import bare_line_end
 
 LARGE = 1 << 20
 """Octets of a message from which on it is never copied as a whole."""
@@ -60,9 +61,7 @@ class LargeContent(ABC):
         for block in self.blocks():
             octets = b"".join((held, block))
             held = b"\r" if octets.endswith(b"\r") else b""
-            ends = octets.count(b"\r\n")
-            is_clean = is_clean and octets.count(b"\n") == ends
-            is_clean = is_clean and octets.count(b"\r") == ends + len(held)
+            is_clean = is_clean and bare_line_end(octets[: len(octets) - len(held)]) is None
             is_ascii = is_ascii and octets.isascii()
             yield
         self._is_ascii, self._is_clean = is_ascii, is_clean and not held

@@ -15,6 +15,7 @@ from gateway.mail.client import Client
 from gateway.mail.guard import SEALED, ForbiddenChangeError, Guard, MessageSealedError
 from gateway.mail.headers import Headers, split
 from gateway.mail.large_content import LARGE, Content, Pieces
+from gateway.mail.line_end import bare_line_end
 from gateway.mail.notes import MessageNotes
 from gateway.mail.recipient import Recipient, Recipients
 from gateway.mail.text_part import TextPart, TextPartError
@@ -442,8 +443,7 @@ _TEXT = ("text/plain", "text/html")
 
 
 def _check_lines(octets: bytes) -> None:
-    ends = octets.count(b"\r\n")
-    if octets.count(b"\n") != ends or octets.count(b"\r") != ends:
+    if bare_line_end(octets) is not None:
         raise ValueError("a line ends in a bare CR or LF; mail has CRLF")
     if b"\0" in octets:
         raise ValueError("mail cannot carry a NUL octet")

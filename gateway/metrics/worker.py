@@ -67,7 +67,7 @@ class WorkerMetrics:
         messages = ingress.accepted + traffic.deferred + traffic.refused
         filters = (*self._chain.steps["message"], *self._chain.steps["seal"])
         readings.put("gateway_smtp_connections_total", traffic.connections)
-        readings.put("gateway_smtp_sessions", ingress.connections)
+        readings.put("gateway_smtp_sessions", ingress.attendance.connections)
         readings.put("gateway_smtp_refusals_total", traffic.commands_deferred, "4xx")
         readings.put("gateway_smtp_refusals_total", traffic.commands_refused, "5xx")
         readings.put("gateway_smtp_recipients_total", traffic.recipients)

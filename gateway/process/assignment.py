@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from gateway.process.handover import Seat
+
 Role = Literal["worker", "service"]
 
 BACKLOG = 4096
@@ -42,6 +44,7 @@ class Assignment:
             after show that the process is alive.
         parent_fd: a pipe that ends when the supervisor does.
         sockets: the bound sockets of this slot, by the listener's address as `gateway.yaml` has it.
+        seat: for connections that workers give each other; None where there is one worker.
 
     A child listens on its sockets with `BACKLOG` before it reports ready, and closes them first
     thing when it gets SIGTERM; then it finishes what it holds and exits.
@@ -54,6 +57,7 @@ class Assignment:
     ready_fd: int
     parent_fd: int
     sockets: Mapping[str, int]
+    seat: Seat | None = None
 
     @classmethod
     def receive(cls, arguments: Sequence[str] | None = None) -> Assignment:
@@ -68,6 +72,9 @@ class Assignment:
         try:
             (text,) = arguments
             fields = json.loads(text)
+            seat = fields["seat"]
+            if seat is not None:
+                fields["seat"] = Seat(seat["memory"], seat["inbox"], tuple(seat["outboxes"]))
             assignment = cls(**{**fields, "config_path": Path(fields["config_path"])})
         except (ValueError, TypeError, KeyError):
             raise ValueError("this program is started by `gateway run`, not by hand") from None
@@ -83,7 +90,8 @@ class Assignment:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """Every descriptor that the process inherits besides standard input and output."""
-        return (self.config_fd, self.ready_fd, self.parent_fd, *self.sockets.values())
+        seat = () if self.seat is None else self.seat.descriptors
+        return (self.config_fd, self.ready_fd, self.parent_fd, *self.sockets.values(), *seat)
 
     def config_text(self) -> str:
         """The text of `gateway.yaml` that was validated."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gateway.process.assignment import Assignment, Role
+from gateway.process.handover import Seat
 
 _MAX_REPORT = 65_536
 
@@ -40,6 +41,7 @@ class Child:
         config_fd: int,
         parent_fd: int,
         sockets: Mapping[str, socket.socket],
+        seat: Seat | None,
         environ: Mapping[str, str],
     ) -> None:
         """Starts `command` with the assignment as its last argument.
@@ -59,7 +61,7 @@ class Child:
         try:
             numbers = {address: listener.fileno() for address, listener in sockets.items()}
             assignment = Assignment(
-                role, index, config_path, config_fd, ready_fd, parent_fd, numbers
+                role, index, config_path, config_fd, ready_fd, parent_fd, numbers, seat
             )
             # A process group of its own: Ctrl-C on a terminal is for the supervisor to handle.
             self._process = subprocess.Popen(  # noqa: S603 - the command is our own

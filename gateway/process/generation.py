@@ -13,6 +13,7 @@ from typing import Any
 from gateway.configuration.config import Config
 from gateway.process.assignment import Role, sealed_file
 from gateway.process.child import Child, ChildError, child_name
+from gateway.process.handover import Seats
 from gateway.process.listen import ListenSockets, Slots
 
 _log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Generation:
         self._around = surroundings
         self._timing = surroundings.timing
         self._config_fd = sealed_file(text)
+        self._seats = Seats(self.slots) if self.slots > 1 else None
         self._children: dict[tuple[Role, int], Child] = {}
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -132,6 +134,8 @@ class Generation:
                 _log.error("%s (pid %d) did not stop within %g s", child.name, child.pid, limit)
                 child.kill()
         await asyncio.gather(*ends)
+        if self._seats is not None:
+            self._seats.close()
         os.close(self._config_fd)
 
     def reopen_logs(self) -> None:
@@ -157,6 +161,7 @@ class Generation:
             config_fd=self._config_fd,
             parent_fd=self._around.parent_fd,
             sockets=self._around.sockets.slot(index, endpoints),
+            seat=self._seats.seat(index) if self._seats and role == "worker" else None,
             environ=self._around.environ,
         )
         self._children[role, index] = child
@@ -175,6 +180,8 @@ class Generation:
                 settled = loop.time() - child.started >= self._timing.settled
                 early_deaths = 0 if settled else early_deaths + 1
                 _log.error("%s (pid %d) ended: %s", name, child.pid, end)
+                if self._seats is not None and role == "worker":
+                    self._seats.vacate(index)
             delay = self._timing.restart_delay(early_deaths)
             if delay:
                 _log.warning("%s is started again in %g s", name, delay)

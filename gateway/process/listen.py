@@ -1,7 +1,8 @@
 """The listening sockets: one for each address and slot, held as long as the supervisor runs.
 
 A slot's socket outlives its process, so connections that wait on it survive the process's death and
-every reload. The kernel spreads new connections over the slots (SO_REUSEPORT).
+every reload. The kernel spreads new connections over the slots (SO_REUSEPORT), and `handover.py`
+evens that out.
 """
 
 from __future__ import annotations

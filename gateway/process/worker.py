@@ -40,6 +40,7 @@ from gateway.log import setup as setup_log
 from gateway.metrics.worker import WorkerMetrics
 from gateway.process.assignment import BACKLOG, Assignment
 from gateway.process.control import ControlError, ControlServer
+from gateway.process.handover import Factory, Handover
 from gateway.queue.administration import QueueService
 from gateway.queue.courier import Courier
 from gateway.queue.dispatch import Dispatcher
@@ -48,6 +49,7 @@ from gateway.queue.pauses import Pauses
 from gateway.queue.schedule import RetryPolicy
 from gateway.queue.settle import Settler
 from gateway.smtp.allowance import Allowance
+from gateway.smtp.attendance import Attendance
 from gateway.smtp.guesses import PLACES, Guesses
 from gateway.smtp.ingress import Ingress
 from gateway.smtp.listener import Listener
@@ -84,8 +86,10 @@ class Worker:
         sockets: Mapping[str, socket.socket],
         index: int,
         log_handler: LineHandler,
+        handover: Handover | None = None,
     ) -> None:
         self._config = config
+        self._handover = handover
         self._plugins = plugins
         self._sockets = sockets
         clock = time.time
@@ -151,6 +155,7 @@ class Worker:
             accept_log=AcceptLog(log_handler),
             clock=clock,
             allowance=_allowance(config),
+            attendance=Attendance(handover.note) if handover is not None else None,
         )
         logins = bool(self._chain.steps["auth"])
         # A file of its own: guessers must not fill the one that plugins need.
@@ -231,13 +236,18 @@ class Worker:
         loop = asyncio.get_running_loop()
         for listener, listen in zip(self._listeners, self._config.listen, strict=True):
             implicit = listen.tls is not None and listen.tls.mode == "implicit"
+            session: Factory = functools.partial(Reception, listener)
+            if self._handover is not None and not implicit:
+                session = self._handover.factory(session)
             server = await loop.create_server(
-                functools.partial(Reception, listener),
+                session,
                 sock=self._sockets[str(listen.address)],
                 backlog=BACKLOG,
                 ssl=listener.tls if implicit else None,
             )
             self._servers.append(server)
+        if self._handover is not None:
+            self._handover.start()
 
     async def _watch_silence(self) -> None:
         loop = asyncio.get_running_loop()
@@ -264,6 +274,8 @@ class Worker:
         """Ends what is under way, within `shutdown_timeout`."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._config.shutdown_timeout
+        if self._handover is not None:
+            self._handover.leave()
         # At once: a client that takes its time must not take it from the attempts under way.
         deliveries = loop.create_task(self._dispatcher.stop(self._config.shutdown_timeout))
         for server in self._servers:
@@ -280,6 +292,8 @@ class Worker:
             for session in list(listener.sessions):
                 session.dismiss("421 4.3.2 The gateway is shutting down, please come again")
         await deliveries
+        if self._handover is not None:
+            self._handover.close()
         await self._connections.close(1.0)
         await self._tls.close()
         await self._control.close()
@@ -350,7 +364,10 @@ def main() -> int:
         plugins = load_plugins(config)
 
         async def run() -> None:
-            worker = Worker(config, plugins, assignment.listen_sockets(), assignment.index, handler)
+            seat, index = assignment.seat, assignment.index
+            handover = Handover(seat, index) if seat is not None else None
+            sockets = assignment.listen_sockets()
+            worker = Worker(config, plugins, sockets, index, handler, handover)
             await worker.run(assignment)
 
         uvloop.run(run())

@@ -362,7 +362,7 @@ class QueueService:
 
     def _stats(self) -> dict[str, Any]:
         return {
-            "connections": self._ingress.connections,
+            "connections": self._ingress.attendance.connections,
             "accepted": self._ingress.accepted,
             "delivered": self._settler.delivered,
             "deferred": self._settler.deferred,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv6Address
 
 NETWORK_OCTETS = 8
@@ -17,14 +18,25 @@ def place_of(address: str) -> str | bytes:
 
 
 class Attendance:
-    """Counts the open connections of each client."""
+    """Counts the open connections, and those of each client.
 
-    def __init__(self) -> None:
+    Args:
+        changed: told how many there are, whenever that changes.
+
+    Attributes:
+        connections: how many there are.
+    """
+
+    def __init__(self, changed: Callable[[int], None] = lambda _: None) -> None:
+        self.connections = 0
+        self._changed = changed
         self._counts: dict[str | bytes, int] = {}
 
     def come(self, place: str | bytes) -> None:
         """A client has connected."""
         self._counts[place] = self._counts.get(place, 0) + 1
+        self.connections += 1
+        self._changed(self.connections)
 
     def go(self, place: str | bytes) -> None:
         """A connection of the client is gone."""
@@ -33,6 +45,8 @@ class Attendance:
             self._counts[place] = left
         else:
             del self._counts[place]
+        self.connections -= 1
+        self._changed(self.connections)
 
     def count(self, place: str | bytes) -> int:
         """How many connections of the client are open."""

@@ -7,9 +7,10 @@ from email.utils import formatdate
 from functools import lru_cache
 
 from gateway.mail.large_content import Content, Octets
+from gateway.mail.line_end import bare_line_end
 from gateway.mail.message import Client
 
-_BARE_CR = "bare CR in the message (RFC 5321 2.3.8)"
+_BARE_LINE_END = "bare {} in the message (RFC 5321 2.3.8)"
 _UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
@@ -34,11 +35,9 @@ def flaw(content: bytes, line_length: int) -> str | None:
         content: the message.
         line_length: the longest line allowed, in octets without its CRLF (998 in RFC 5321).
     """
-    lines = content.count(b"\r\n")
-    if content.count(b"\n") != lines:
-        return "bare LF in the message (RFC 5321 2.3.8)"
-    if content.count(b"\r") != lines:
-        return _BARE_CR
+    bare = bare_line_end(content)
+    if bare is not None:
+        return _BARE_LINE_END.format(bare)
     if b"\0" in content:
         return "NUL in the message (RFC 5321 4.5.2)"
     position = 0
@@ -88,7 +87,7 @@ class LineCheck:
     def end(self) -> None:
         """The message ends."""
         if self._held and self.flaw is None:
-            self.flaw = _BARE_CR
+            self.flaw = _BARE_LINE_END.format("CR")
 
 
 def flaw_of(content: Content, line_length: int) -> str | None:

@@ -74,6 +74,7 @@ class Ingress:
         accept_log: writes the line for each message.
         clock: seconds since the epoch.
         allowance: for large messages; None: all that `limits` allow.
+        attendance: counts the clients that are connected; None: for this object alone.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Ingress:
         clock: Callable[[], float],
         release_header: str | None,
         allowance: Allowance | None = None,
+        attendance: Attendance | None = None,
     ) -> None:
         self.hostname = hostname
         self.limits = limits
@@ -105,8 +107,7 @@ class Ingress:
         self._may_change = any(
             chain.steps[hook] for hook in ("mail", "claim", "rcpt", "message", "seal")
         )
-        self.connections = 0
-        self.attendance = Attendance()
+        self.attendance = Attendance() if attendance is None else attendance
         self.accepted = 0
         self.traffic = Traffic()
 

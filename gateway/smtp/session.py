@@ -96,7 +96,6 @@ class Session(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
         self._peer = transport.get_extra_info("peername") or ("", 0)
-        self.ingress.connections += 1
         self._place = place_of(self._peer[0])
         self.ingress.attendance.come(self._place)
         self.ingress.traffic.connections += 1
@@ -105,7 +104,6 @@ class Session(SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone, from whichever side."""
-        self.ingress.connections -= 1
         self.ingress.attendance.go(self._place)
         self.listener.sessions.discard(self)
         super().connection_lost(error)
@@ -201,7 +199,7 @@ class Session(SMTP):
             tls=tls.version() if tls is not None else None,
         )
         ingress = self.ingress
-        if ingress.connections > self.limits.connections:
+        if ingress.attendance.connections > self.limits.connections:
             self.end("421 4.3.2 Too many connections, please try again later")
         if ingress.attendance.count(self._place) > self.limits.connections_per_client:
             log.info("%s: too many connections", client.address)

@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import smtplib
 import ssl
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.queue.administration import worker_stats
 from gateway.testing import NextHop
 from tests.assembly import below_trace
 from tests.certificate import make_certificate
@@ -46,6 +48,36 @@ def test_many_connections_deliver_each_message_once(
     assert set(found.values()) == {1}
     assert gateway.stop() == 0
     assert "error" not in gateway.log
+    assert "Traceback" not in gateway.log
+
+
+def test_a_few_connections_are_shared_by_all_workers(make_gateway: MakeGateway, sink: Sink) -> None:
+    gateway = make_gateway(sink.address, workers=4)
+    gateway.start()
+
+    def connections() -> list[int]:
+        return sorted(stats["connections"] for stats in worker_stats(gateway.spool))
+
+    clients = [gateway.client() for _ in range(8)]
+    assert connections() == [2, 2, 2, 2]
+    for number, client in enumerate(clients):
+        for _ in range(2):
+            client.sendmail(
+                "a@example.com", f"{number}@example.net", b"Subject: x\r\n\r\nHello\r\n"
+            )
+    assert [stats["accepted"] for stats in worker_stats(gateway.spool)] == [4, 4, 4, 4]
+    # The worker that is started again has none, and gets the next ones.
+    os.kill(gateway.pids()["worker 2"], signal.SIGKILL)
+    gateway.logged("worker 2 runs again")
+    until(lambda: connections() == [0, 2, 2, 2], "the end of two connections")
+    clients += [gateway.client() for _ in range(2)]
+    assert connections() == [2, 2, 2, 2]
+    for client in clients:
+        client.close()
+    until(lambda: connections() == [0, 0, 0, 0], "the end of all")
+    gateway.wait_empty()
+    assert len(sink.messages()) == 16
+    assert gateway.stop() == 0
     assert "Traceback" not in gateway.log
 
 

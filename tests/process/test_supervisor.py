@@ -21,6 +21,7 @@ import pytest
 
 from gateway.process.assignment import Assignment, sealed_file
 from gateway.process.generation import Timing
+from gateway.process.handover import Seats
 
 DEADLINE = 60.0
 
@@ -527,7 +528,10 @@ def test_an_assignment_passes_through_a_command_line(tmp_path: Path) -> None:
     config_fd = sealed_file("hostname: あ\n" * 100_000)
     ready, ready_fd = os.pipe()
     parent_fd, lifeline = os.pipe()
-    sent = Assignment("worker", 3, tmp_path / "a b.yaml", config_fd, ready_fd, parent_fd, {})
+    seats = Seats(4)
+    sent = Assignment(
+        *("worker", 3, tmp_path / "a b.yaml", config_fd, ready_fd, parent_fd, {}, seats.seat(3))
+    )
     received = Assignment.receive([sent.to_json()])
     assert received == sent
     assert received.config_text() == received.config_text() == "hostname: あ\n" * 100_000
@@ -538,6 +542,7 @@ def test_an_assignment_passes_through_a_command_line(tmp_path: Path) -> None:
     assert report.count(b"\n") == 1
     os.close(ready)
     received.report_ready()
+    seats.close()
     for number in (config_fd, ready_fd, parent_fd, lifeline):
         os.close(number)
 

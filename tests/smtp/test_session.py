@@ -318,7 +318,7 @@ async def test_too_many_connections(start: Start) -> None:
         async with gateway.client(greet=False) as second:
             assert (await second.reply()).startswith("421 4.3.2")
             assert await second.is_closed()
-        await until(lambda: gateway.ingress.connections == 1, "the second to be gone")
+        await until(lambda: gateway.ingress.attendance.connections == 1, "the second to be gone")
 
 
 async def test_an_idle_client_is_told_and_dismissed(start: Start) -> None:
@@ -397,7 +397,7 @@ async def test_a_client_that_takes_in_no_reply_is_cut_off(start: Start) -> None:
         client.writer.transport.pause_reading()
         client.send(b"VRFY somebody\r\n" * 1_000_000)
         await until(lambda: not gateway.listener.sessions, "the session to be gone")
-        assert gateway.ingress.connections == 0
+        assert gateway.ingress.attendance.connections == 0
 
 
 async def test_too_many_connections_of_one_client(start: Start) -> None:
@@ -405,7 +405,7 @@ async def test_too_many_connections_of_one_client(start: Start) -> None:
         async with gateway.client(greet=False) as second:
             assert (await second.reply()).startswith("421 4.7.0")
             assert await second.is_closed()
-        await until(lambda: gateway.ingress.connections == 1, "the second to be gone")
+        await until(lambda: gateway.ingress.attendance.connections == 1, "the second to be gone")
         here = (gateway.host, gateway.port)
         reader, writer = await asyncio.open_connection(*here, local_addr=("127.0.0.2", 0))
         assert (await reader.readline()).startswith(b"220")
@@ -683,7 +683,7 @@ async def test_a_client_that_disappears_before_the_dot(start: Start) -> None:
             client.send(b"Subject: x\r\n\r\n.\r")
         await until(lambda: not gateway.listener.sessions, "the session to end")
         assert gateway.rows() == []
-        assert gateway.ingress.connections == 0
+        assert gateway.ingress.attendance.connections == 0
 
 
 # TLS and AUTH.
