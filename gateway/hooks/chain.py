@@ -214,12 +214,14 @@ class Chain:
                 first = len(copies)
                 for part, applies in parts_for(step, copy):
                     answer = await self._filter(step, part.message, trace) if applies else None
-                    if isinstance(answer, Reject | Tempfail):
+                    if answer is None:
+                        pass
+                    elif isinstance(answer, Reject | Tempfail):
                         return answer
-                    if isinstance(answer, Discard):
+                    elif isinstance(answer, Discard):
                         filtered.discarded += [(r, answer.reason) for r in part.message.recipients]
                         continue
-                    if isinstance(answer, Quarantine):
+                    elif isinstance(answer, Quarantine):
                         part.held = part.held or answer.reason
                     elif isinstance(answer, Delay):
                         part.delay = max(part.delay, answer.seconds)

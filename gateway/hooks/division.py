@@ -59,6 +59,8 @@ def parts_for(step: Step, copy: Copy) -> Iterable[tuple[Copy, bool]]:
         for recipient in message.recipients:
             met = condition.matches_recipient(message, recipient)
             (matching if met else others).append(recipient)
+    if len(matching) == 1 and not others:
+        return ((copy, True),)
     groups: list[tuple[list[Recipient], bool]] = []
     if others:
         groups.append((others, False))

@@ -90,8 +90,8 @@ def state(message: Message) -> _State:
         message.headers.state(),
         body,
         body.state() if body.edited else None,
-        message.sender,
-        message.stream,
+        message._sender,
+        message._stream,
         message.notes.copy() if message.notes else None,
         addressed,
     )
@@ -104,11 +104,13 @@ def _changes(message: Message, before: _State) -> int:
     raw, fields = message.headers.state()
     if (raw is None or raw is not headers[0]) and (fields is None or fields is not headers[1]):
         changed = _HEADERS
-    if message._body is not body or (body.edited and _texts(body.state()) != _texts(edits)):
+    if message._body is not body or (
+        body.edited and (edits is None or _texts(body.state()) != _texts(edits))
+    ):
         changed |= _BODY
-    if message.sender is not sender:
+    if message._sender is not sender:
         changed |= _SENDER
-    if message.stream is not stream:
+    if message._stream is not stream:
         changed |= _STREAM
     if message.notes != notes and (notes or message.notes):
         changed |= _NOTES
@@ -127,7 +129,7 @@ def _changes(message: Message, before: _State) -> int:
 
 def _texts(edits: Any) -> list[Any]:
     """The texts of a body's parts, without what is only known of them."""
-    return [] if edits is None else [text for text, _ in edits[1]]
+    return [text for text, _ in edits[1]]
 
 
 class Trace:

@@ -204,6 +204,8 @@ def new_octets(charset: str, texts: Iterable[str]) -> list[bytes] | None:
     codec = _codec(charset)
     if codec == "iso2022_jp" or not _has_plain_lines(codec):
         return None
+    if codec == "utf-8":
+        return [text.encode() for text in texts]
     plain = codec in _ASCII_BASED
     return [_new_octets(text, charset, plain) for text in texts]
 

@@ -105,13 +105,8 @@ class EncodedText:
         source, has_lf = self._source
         if has_lf:
             known = self._known
-            if known is not None and known.fits(edits):
-                new = charset.new_octets(self.effective_charset, [edit[2] for edit in edits])
-                if new is not None:
-                    return [
-                        (*place, octets.replace(b"\n", b"\r\n"))
-                        for place, octets in zip(known.in_data, new, strict=True)
-                    ]
+            if known is not None and (new := self._new_octets(known, edits)) is not None:
+                return [(*place, octets) for place, octets in zip(known.in_data, new, strict=True)]
             splices = _with_crlf(
                 source, charset.splice(source, self.text, self.effective_charset, edits)
             )
@@ -129,6 +124,27 @@ class EncodedText:
             for start, end, new in edits
         ]
         return charset.splice(source, wide, self.effective_charset, edits)
+
+    def edited(self, edits: list[Edit]) -> EncodedText:
+        """The same with edits of `text`: `spliced`, and quicker in the places of the last edits.
+
+        Raises:
+            UnicodeEncodeError: a character does not fit the charset.
+        """
+        known = self._known
+        if known is not None and known.in_content is not None:
+            new = self._new_octets(known, edits)
+            if new is not None:
+                content = known.in_content.replaced(new)
+                return EncodedText(content, self.encoding, self.charset)
+        return self.spliced(self.splices(edits))
+
+    def _new_octets(self, known: _Carried, edits: list[Edit]) -> list[bytes] | None:
+        """What is new in edits; None if they are in other places, or meet what is around them."""
+        if not known.fits(edits):
+            return None
+        new = charset.new_octets(self.effective_charset, [edit[2] for edit in edits])
+        return None if new is None else [octets.replace(b"\n", b"\r\n") for octets in new]
 
     def spliced(self, splices: list[Splice]) -> EncodedText:
         """The same with stretches of its decoded octets replaced; encoded anew if they need it."""
@@ -150,10 +166,10 @@ class EncodedText:
         if known is not None and known.in_content is not None and known.in_data == places:
             found = known.in_content
         else:
-            found = quoted_printable.stretches(self.content, places)
+            found = quoted_printable.Stretches(self.content, places)
             if known is not None and known.in_data == places:
                 known.in_content = found
-        return quoted_printable.replace(self.content, found, [splice[2] for splice in splices])
+        return found.replaced([splice[2] for splice in splices])
 
     def _fits_lines(self, content: bytes, splices: list[Splice]) -> bool:
         """Whether new octets may stand in the message as they are (RFC 5321 4.5.3.1.6, RFC 2045 2).
@@ -178,13 +194,8 @@ class EncodedText:
 
     def in_utf8(self, edits: list[Edit]) -> EncodedText:
         """All of it in UTF-8, with edits of `text`."""
-        pieces: list[str] = []
-        done = 0
-        for start, end, new in edits:
-            pieces += self.text[done:start], new
-            done = end
-        pieces.append(self.text[done:])
-        return self.encoded_anew("".join(pieces).replace("\n", "\r\n").encode(), "utf-8")
+        text = with_edits(self.text, edits)
+        return self.encoded_anew(text.replace("\n", "\r\n").encode(), "utf-8")
 
     def encoded_anew(self, data: bytes, charset_name: str | None) -> EncodedText:
         """Other octets in this encoding, or in a safe one where they do not fit this."""
@@ -227,6 +238,17 @@ class EncodedText:
         return EncodedText(content, self.encoding, self.charset, self._edited)
 
 
+def with_edits(text: str, edits: list[Edit]) -> str:
+    """A text with edits, which are in order and do not overlap."""
+    pieces: list[str] = []
+    done = 0
+    for start, end, new in edits:
+        pieces += text[done:start], new
+        done = end
+    pieces.append(text[done:])
+    return "".join(pieces)
+
+
 class _Carried:
     """Where the stretches that were edited last are: the next copy is edited in the same places."""
 
@@ -235,7 +257,7 @@ class _Carried:
     def __init__(self, edits: list[Edit], splices: list[Splice]) -> None:
         self.in_text = [edit[:2] for edit in edits]
         self.in_data = [splice[:2] for splice in splices]
-        self.in_content: list[quoted_printable.Stretch] | None = None
+        self.in_content: quoted_printable.Stretches | None = None
 
     def fits(self, edits: list[Edit]) -> bool:
         """Whether these edits are in the same places."""

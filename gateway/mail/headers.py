@@ -175,11 +175,13 @@ class Headers:
         place = self._find(lower, 0)
         return None if place is None else Field(self.raw[slice(*place)])
 
-    def _find_all(self, lower: bytes) -> Iterator[tuple[int, int]]:
+    def _find_all(self, lower: bytes) -> list[tuple[int, int]]:
+        places = []
         place = self._find(lower, 0)
         while place is not None:
-            yield place
+            places.append(place)
             place = self._find(lower, place[1])
+        return places
 
     def _find(self, lower: bytes, start: int) -> tuple[int, int] | None:
         """Where the first field of this name at or after `start` begins and ends in `raw`."""
@@ -290,7 +292,7 @@ class Headers:
         self._check_open()
         if self._fields is None:
             raw = self.raw
-            places = list(self._find_all(name.lower().encode()))
+            places = self._find_all(name.lower().encode())
             start, end = _chosen(places, occurrence, name)
             old = raw[start:end]
             new = _replaced(old, spans)
@@ -311,7 +313,7 @@ class Headers:
         """
         self._check_open()
         if self._fields is None and occurrence is None:
-            return self._cut(list(self._find_all(name.lower().encode())))
+            return self._cut(self._find_all(name.lower().encode()))
         places = self._places(name)
         if occurrence is not None:
             places = places[occurrence : occurrence + 1] if occurrence >= 0 else []

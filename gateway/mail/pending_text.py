@@ -6,10 +6,8 @@ down to the encoded octets once, for all of them.
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from gateway.mail.charset import Edit
-from gateway.mail.encoded_text import EncodedText
+from gateway.mail.encoded_text import EncodedText, with_edits
 
 # In these, ASCII is itself wherever it stands.
 _PLAIN_CHARSETS = frozenset(("utf-8", "us-ascii", "iso-8859-1", "windows-1252"))
@@ -22,45 +20,42 @@ class PendingText(EncodedText):
     def __init__(self, base: EncodedText, edits: list[Edit]) -> None:
         self.encoding = base.encoding
         self.charset = base.charset
+        self.effective_charset = base.effective_charset  # what is new fits it
         self.base = base
         self.edits = edits
         self._edited = None
         self._known = None
+        # Not cached properties: each of those takes a lock, for every message anew.
+        self._encoded: EncodedText | None = None
+        self._text: str | None = None
 
-    @cached_property
-    def _encoded(self) -> EncodedText:
-        return self.base.spliced(self.base.splices(self.edits))
+    def _encode(self) -> EncodedText:
+        encoded = self._encoded
+        if encoded is None:
+            encoded = self._encoded = self.base.edited(self.edits)
+        return encoded
 
-    @cached_property
+    @property
     def content(self) -> bytes:  # type: ignore[override]
         """The encoded octets."""
-        return self._encoded.content
+        return self._encode().content
 
-    @cached_property
+    @property
     def _data(self) -> tuple[bytes, bool]:
-        return self._encoded._data
-
-    @cached_property
-    def effective_charset(self) -> str:
-        """That of `base`: what is new fits it."""
-        return self.base.effective_charset
+        return self._encode()._data
 
     @property
     def problem(self) -> str:
         """None: what can be edited stays so."""
         return ""
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The text; lines end in LF."""
-        text = self.base.text
-        pieces: list[str] = []
-        done = 0
-        for start, end, new in self.edits:
-            pieces += text[done:start], new
-            done = end
-        pieces.append(text[done:])
-        return "".join(pieces)
+        text = self._text
+        if text is None:
+            text = self._text = with_edits(self.base.text, self.edits)
+        return text
 
 
 def pending(text: EncodedText, edits: list[Edit]) -> PendingText | None:
@@ -72,7 +67,7 @@ def pending(text: EncodedText, edits: list[Edit]) -> PendingText | None:
     """
     if text.encoding not in _ENCODINGS or text.effective_charset not in _PLAIN_CHARSETS:
         return None
-    if not "".join([new for _, _, new in edits]).isascii() and not _fits(text, edits):
+    if not _fits(text, "".join([new for _, _, new in edits])):
         return None
     if isinstance(text, PendingText):
         composed = compose(text.edits, edits)
@@ -80,13 +75,14 @@ def pending(text: EncodedText, edits: list[Edit]) -> PendingText | None:
     return PendingText(text, edits)
 
 
-def _fits(text: EncodedText, edits: list[Edit]) -> bool:
+def _fits(text: EncodedText, new: str) -> bool:
     """Whether new characters fit the charset, for certain."""
+    if new.isascii():
+        return True
     if text.effective_charset != "utf-8":
         return False
     try:
-        for _, _, new in edits:
-            new.encode()
+        new.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -15,19 +15,20 @@ from itertools import accumulate
 
 from gateway.mail.charset import Splice
 
-Stretch = tuple[int, int, bool]
-"""Where a stretch of what is encoded begins and ends, and whether a line ends there too."""
-
 LONGEST_LINE = 76
 _ROOM = LONGEST_LINE - 1  # for the `=` of a soft line break
+
+# A stretch of what is encoded, by what is around it: the octets since the stretch before, how many
+# of them are in their last line, whether a line ends among them; whether a line ends where the
+# stretch does, and how many octets come after it in its line.
+_Stretch = tuple[bytes, int, bool, bool, int]
 
 _BROKEN = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r\n|\Z)")
 _PADDED = re.compile(rb"\n(?<=[ \t]\r\n)")
 _PADDING = re.compile(rb"(?<![ \t])[ \t]++(?=\r\n|\Z)")
-_PLAIN = re.compile(rb"[\t -<>-~]++(?<![\t ])")
-_TOKENS = re.compile(
-    rb"\r\n|(?P<plain>(?:[!-<>-~]++|[ \t](?!\r\n|\Z))+)|[^\t\n\r -<>-~]++|.", re.DOTALL
-)
+_PRINTABLE = re.compile(rb"[\t -~]++(?<![\t ])")
+_SPECIAL = re.compile(rb"[^\t -<>-~]++")
+_SPECIAL_AT_LINE_END = re.compile(rb"[^\t -<>-~]++|[\t ]\Z")
 
 
 def decode(content: bytes) -> tuple[bytes, bool]:
@@ -115,19 +116,58 @@ class _Padding:
         return self._widths[bisect_left(self._places, place)]
 
 
-def stretches(content: bytes, places: Sequence[tuple[int, int]]) -> list[Stretch]:
-    """Where valid `content` encodes stretches, which are in order."""
-    tokens = _without_padding(content)
-    padding = None if tokens is content else _Padding(content)
-    go = _Walk(tokens).go
-    found: list[Stretch] = []
-    for start, end in places:
-        first, last = go(start), go(end)
-        at_line_end = tokens.startswith(b"\r\n", last) or last == len(tokens)
-        if padding is not None:
-            first, last = first + padding.before(first), last + padding.before(last)
-        found.append((first, last, at_line_end))
-    return found
+class Stretches:
+    """Stretches of what valid `content` encodes: found once, and replaced as often as need be.
+
+    Args:
+        content: the encoded octets.
+        places: where the stretches are in the decoded octets; in order, and none touches another.
+    """
+
+    __slots__ = ("_found", "_rest")
+
+    def __init__(self, content: bytes, places: Iterable[tuple[int, int]]) -> None:
+        tokens = _without_padding(content)
+        padding = None if tokens is content else _Padding(content)
+        go = _Walk(tokens).go
+        self._found: list[_Stretch] = []
+        done = 0
+        for start, end in places:
+            first, last = go(start), go(end)
+            at_line_end = tokens.startswith(b"\r\n", last) or last == len(tokens)
+            if padding is not None:
+                first, last = first + padding.before(first), last + padding.before(last)
+            line = content.rfind(b"\n", done, first) + 1
+            line_end = content.find(b"\r\n", last, last + LONGEST_LINE + 2)
+            tail = (line_end if line_end >= 0 else len(content)) - last
+            width = first - (line or done)
+            self._found.append((content[done:first], width, line > 0, at_line_end, tail))
+            done = last
+        self._rest = content[done:]
+
+    def replaced(self, new_octets: Iterable[bytes]) -> bytes:
+        """`content` with new octets for each stretch, as `splice` writes them."""
+        pieces: list[bytes] = []
+        column = 0
+        for stretch, new in zip(self._found, new_octets, strict=True):
+            kept, width, has_line_end, at_line_end, tail = stretch
+            column = width if has_line_end else column + width
+            ends_line = new.startswith(b"\r\n") if new else at_line_end
+            if column and (
+                kept.endswith((b" ", b"\t")) if ends_line else column >= LONGEST_LINE and new
+            ):
+                # The octet before has to be written in another way, or has to make room for `=`.
+                size = 3 if kept[-3:-2] == b"=" else 1
+                new = binascii.a2b_qp(kept[-size:]) + new
+                kept = kept[:-size]
+                column -= size
+            encoded, column = _lines(new, column, at_line_end=at_line_end)
+            pieces += kept, encoded
+            if column and tail <= LONGEST_LINE < column + tail and not at_line_end:
+                pieces.append(b"=\r\n")
+                column = 0
+        pieces.append(self._rest)
+        return b"".join(pieces)
 
 
 def splice(content: bytes, splices: Sequence[Splice]) -> bytes:
@@ -136,37 +176,8 @@ def splice(content: bytes, splices: Sequence[Splice]) -> bytes:
     The splices are in order, and neither overlap nor touch. All other octets of `content` stay,
     except for one before a splice that has to be written in another way at times.
     """
-    places = [splice[:2] for splice in splices]
-    return replace(content, stretches(content, places), [splice[2] for splice in splices])
-
-
-def replace(content: bytes, found: Sequence[Stretch], new_octets: Iterable[bytes]) -> bytes:
-    """As `splice`, for `stretches` that have been found, each replaced by some new octets."""
-    pieces: list[bytes] = []
-    done = column = 0
-    for (first, last, at_line_end), new in zip(found, new_octets, strict=True):
-        kept = content[done:first]
-        line_end = kept.rfind(b"\n")
-        column = len(kept) - line_end - 1 if line_end >= 0 else column + len(kept)
-        line_end = content.find(b"\r\n", last, last + LONGEST_LINE + 2)
-        tail = (line_end if line_end >= 0 else len(content)) - last
-        ends_line = new.startswith(b"\r\n") if new else at_line_end
-        if column and (
-            kept.endswith((b" ", b"\t")) if ends_line else column >= LONGEST_LINE and new
-        ):
-            # The octet before has to be written in another way, or has to make room for `=`.
-            width = 3 if kept[-3:-2] == b"=" else 1
-            new = binascii.a2b_qp(kept[-width:]) + new
-            kept = kept[:-width]
-            column -= width
-        encoded, column = _lines(new, column, at_line_end=at_line_end)
-        pieces += kept, encoded
-        if column and tail <= LONGEST_LINE < column + tail and not at_line_end:
-            pieces.append(b"=\r\n")
-            column = 0
-        done = last
-    pieces.append(content[done:])
-    return b"".join(pieces)
+    found = Stretches(content, [splice[:2] for splice in splices])
+    return found.replaced([splice[2] for splice in splices])
 
 
 def end_softly(content: bytes) -> bytes:
@@ -184,29 +195,40 @@ def end_softly(content: bytes) -> bytes:
 
 def _lines(data: bytes, column: int, *, at_line_end: bool) -> tuple[bytes, int]:
     """Encodes octets that begin at a column; also returns the column that they end at."""
-    if _PLAIN.fullmatch(data) is not None:
-        return _broken(data, column, 1)
-    out = []
-    for match in _TOKENS.finditer(data):
-        text = match[0]
-        if text == b"\r\n":
-            out.append(text)
-            column = 0
-            continue
-        plain = match.lastgroup is not None
-        if not plain and not (text in b" \t" and match.end() == len(data) and not at_line_end):
-            text = b"=" + text.hex("=").upper().encode()
-        text, column = _broken(text, column, 1 if plain else min(len(text), 3))
-        out.append(text)
+    if _PRINTABLE.fullmatch(data) is not None:
+        return _broken(data.replace(b"=", b"=3D"), column)
+    *lines, last = data.split(b"\r\n")
+    out: list[bytes] = []
+    for line in lines:
+        out += _broken(_escaped(line, at_line_end=True), column)[0], b"\r\n"
+        column = 0
+    text, column = _broken(_escaped(last, at_line_end=at_line_end), column)
+    out.append(text)
     return b"".join(out), column
 
 
-def _broken(text: bytes, column: int, width: int) -> tuple[bytes, int]:
-    """Tokens, each `width` octets wide, with soft line breaks; also the column of the end."""
-    room = (_ROOM - column) // width * width
-    if len(text) <= room:
-        return text, column + len(text)
-    room = max(room, 0)
-    pieces = [text[:room]]
-    pieces += [text[place : place + _ROOM] for place in range(room, len(text), _ROOM)]
-    return b"=\r\n".join(pieces), len(pieces[-1])
+def _escaped(line: bytes, *, at_line_end: bool) -> bytes:
+    """The tokens of one line."""
+    return (_SPECIAL_AT_LINE_END if at_line_end else _SPECIAL).sub(_escapes, line)
+
+
+def _escapes(match: re.Match[bytes]) -> bytes:
+    return b"=" + binascii.b2a_hex(match[0], b"=").upper()
+
+
+def _broken(tokens: bytes, column: int) -> tuple[bytes, int]:
+    """Tokens of one line with soft line breaks; also returns the column that they end at."""
+    end = _ROOM - column
+    if len(tokens) <= end or not tokens:
+        return tokens, column + len(tokens)
+    has_escapes = b"=" in tokens
+    pieces = []
+    done, end = 0, max(end, 0)
+    while end < len(tokens):
+        if has_escapes and (cut := tokens.find(b"=", max(end - 2, 0), end)) >= 0:
+            end = cut  # an escape stays whole
+        pieces.append(tokens[done:end])
+        done = end
+        end += _ROOM
+    pieces.append(tokens[done:])
+    return b"=\r\n".join(pieces), len(tokens) - done

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dkim", "DkimConfig", "KeyConfig", "VerifyConfig"]
 
+# A list of more fields than that is not remembered.
+_MOST_FIELDS = 100
 _NO_KEY = "No DKIM key for the domain in the From field"
 
 
@@ -99,15 +101,17 @@ class Dkim(Plugin[DkimConfig]):
         fields = [field for field in message.headers if field.lower in names]
         # Of fields with one name, the lowest is signed first (RFC 6376 5.4.2).
         fields.reverse()
-        authors = [field.body for field in fields if field.lower == b"from"]
+        named = [(field.lower, field.body) for field in fields]
+        authors = [body for name, body in named if name == b"from"]
         signers = self._signers_for(authors[0], now) if len(authors) == 1 else ()
         if not signers:
             return self._unsigned
         if self._header is Canonicalization.RELAXED:
-            header = relaxed_header([(field.lower, field.body) for field in fields])
+            header = relaxed_header(named)
         else:
             header = simple_header([field.raw for field in fields])
-        header_list = self._header_list(tuple([field.lower for field in fields]))
+        list_of = self._header_list if len(named) <= _MOST_FIELDS else self._coverage.header_list
+        header_list = list_of(tuple([name for name, _ in named]))
         body = message.body_view
         body_hash = body_digest(body, self._body, pause(body))
         for signer in reversed(signers):

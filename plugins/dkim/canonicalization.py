@@ -1,7 +1,7 @@
 """The two ways in which DKIM evens out what transport may change (RFC 6376 3.4). Pure.
 
 Both work on whole blocks, one pass in C for each rule, and copy nothing where a rule has nothing
-to change. A regular expression finds a rare space faster than `bytes.replace` does.
+to change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ _CRLF = b"\r\n"
 _BLOCK = 1 << 16
 _BLANK_LINES = _CRLF * 1024
 _SPACES = re.compile(rb"  +")
-_SPACE_AT_END = re.compile(rb" \r\n")
 _AFTER_BLANKS = re.compile(rb"\r\n|(?=[^ \t])", re.DOTALL)
 Octets = bytes | memoryview
 
@@ -135,7 +134,9 @@ def _relax(lines: bytes) -> bytes:
     """Makes each run of white space one space, and takes it away at the ends of lines."""
     if b"\t" in lines:
         lines = lines.translate(_TAB_TO_SPACE)
-    return _SPACE_AT_END.sub(_CRLF, _SPACES.sub(b" ", lines))
+    if b"  " in lines:  # to ask first takes half the time where there are none
+        lines = _SPACES.sub(b" ", lines)
+    return lines.replace(b" \r\n", _CRLF)
 
 
 def _end_of_text(block: bytes) -> int:

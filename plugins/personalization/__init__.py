@@ -87,7 +87,7 @@ class Personalization(Plugin[PersonalizationConfig]):
     @hookimpl
     async def message(self, message: Message) -> Reject | Tempfail | None:
         """Fills the templates for the one recipient."""
-        if self._switches and not any(name in message.headers for name in self._switches):
+        if self._switches and not any(map(message.headers.__contains__, self._switches)):
             return None
         if message.id == self._last_message:
             # One of many recipients: other mail must not wait for all of them.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from gateway.hooks import Message
 from plugins.personalization.syntax import Delimiters
@@ -14,8 +14,7 @@ from plugins.personalization.template import Kind, Span
 _ENCODED = (b"quoted-printable", b"base64", b"utf-7")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A text in the message with a template in it.
 
     Attributes:

@@ -170,7 +170,9 @@ class Rendering:
     def write(self, value: Any) -> None:
         """Writes a value, escaped where that is needed."""
         text = value if isinstance(value, str) else self.text(value)
-        self.write_literal(escape(text) if self.autoescape else text)
+        if self.autoescape and not isinstance(text, Safe):
+            text = html.escape(text)
+        self.write_literal(text)
 
     def write_literal(self, text: str) -> None:
         """Writes text as it is."""

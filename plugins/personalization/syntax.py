@@ -48,7 +48,8 @@ class Delimiters:
 
     def are_in(self, text: str) -> bool:
         """Whether there may be a template in a text."""
-        return any(opening in text for opening in self.openings)
+        variable, block, comment = self.openings
+        return variable in text or block in text or comment in text
 
 
 @dataclass(slots=True)

@@ -62,17 +62,19 @@ class Template:
                 rendering.out = out
                 for statement in statements:
                     statement(rendering)
-                spans.append((start, end, self._clean("".join(out))))
+                text = "".join(out)
+                spans.append((start, end, text if text.isprintable() else self._cleaned(text)))
         except TemplateError as error:
             raise TemplateError(str(error), self._places.original(error.offset)) from None
         except ValueError as error:
             raise TemplateError(str(error), 0) from None
         return spans
 
-    def _clean(self, text: str) -> str:
-        """Text without what a value must not bring into mail: controls, and half characters."""
-        if text.isascii() and text.isprintable():
-            return text
+    def _cleaned(self, text: str) -> str:
+        """Text without what a value must not bring into mail: controls, and half characters.
+
+        None of these is printable, so that most texts need not be cleaned.
+        """
         text = _HALF_PAIR.sub("\ufffd", text)
         if self._kind == "header":
             return _CONTROLS.sub("", _LINE_BREAKS.sub(" ", text))

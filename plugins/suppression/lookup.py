@@ -17,7 +17,7 @@ from plugins.suppression.verdict import Match
 
 _CHECK_EVERY = 1.0
 
-_SELECT = "SELECT address, scope, reason FROM entries WHERE"
+_COLUMNS = "SELECT address, scope, reason FROM"
 # The plus keeps SQLite from looking for each scope of each address by itself.
 _HOLDS = "+scope IN ('', ?, ?) AND (expires IS NULL OR expires > ?)"
 _PATTERNS = "SELECT address, scope, reason, expires FROM entries WHERE instr(address, '*')"
@@ -32,10 +32,12 @@ class _PatternEntry(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _query(count: int) -> str:
-    return f"{_SELECT} address IN ({','.join('?' * count)}) AND {_HOLDS}"
+    # So the names are looked up one after the other; for IN, SQLite would make a table of them.
+    names = f"WITH names (name) AS (VALUES {','.join(['(?)'] * count)})"
+    return f"{names} {_COLUMNS} names CROSS JOIN entries ON address = name WHERE {_HOLDS}"
 
 
-_QUERY_ROOT = f"{_SELECT} root = ? AND {_HOLDS}"
+_QUERY_ROOT = f"{_COLUMNS} entries WHERE root = ? AND {_HOLDS}"
 
 
 class Lookup:

@@ -68,7 +68,9 @@ class Tracking(Plugin[TrackingConfig]):
         config, headers = self.config, message.headers
         base_url = config.base_url
         if config.domains:
-            base_url = config.base_url_of(self._author_domain(headers.get("From", "")))
+            # No more of it, for it is remembered; what is longer has no domain.
+            author = headers.get("From", "")[: _LONGEST_FROM + 1]
+            base_url = config.base_url_of(self._author_domain(author))
         campaign, variant = _note(message, "campaign"), _note(message, "variant")
         sealer = self._keyring.sealer(
             message.id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 
 from plugins.tracking.keys import Sealer
 from plugins.tracking.token import Kind
@@ -31,14 +30,14 @@ class Edition:
         self.untracked = untracked
         self._sealer = sealer
         self._clicks: dict[tuple[str, str], str | None] = {}
+        self._unsubscribe_token: str | None = None
 
     def click(self, url: str, link: str) -> str | None:
         """The URL that notes a click and leads on; None if it would be too long."""
         key = url, link
-        try:
+        if key in self._clicks:
             return self._clicks[key]
-        except KeyError:
-            pass
+        clicked: str | None
         try:
             clicked = f"{self.base_url}/c/{self._sealer.seal(Kind.CLICK, url, link)}"
         except ValueError:
@@ -51,10 +50,13 @@ class Edition:
         """The URL of the image that notes that the message is opened."""
         return f"{self.base_url}/o/{self._sealer.seal(Kind.OPEN)}"
 
-    @cached_property
+    @property
     def unsubscribe_token(self) -> str:
         """The token of `unsubscribe`."""
-        return self._sealer.seal(Kind.UNSUBSCRIBE)
+        token = self._unsubscribe_token
+        if token is None:
+            token = self._unsubscribe_token = self._sealer.seal(Kind.UNSUBSCRIBE)
+        return token
 
     @property
     def unsubscribe(self) -> str:

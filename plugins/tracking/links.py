@@ -24,7 +24,7 @@ class Link(NamedTuple):
 
     Attributes:
         start, end: where the URL is, without quotes and without white space around it.
-        value: what a browser reads there.
+        raw: the URL as it is written, with its character references.
         name: what the attribute `data-link-name` calls the link, '' without one.
         tracked: whether there is no `data-track="off"`.
         text: where the tag ends, and so the text of the link begins.
@@ -32,10 +32,15 @@ class Link(NamedTuple):
 
     start: int
     end: int
-    value: str
+    raw: str
     name: str
     tracked: bool
     text: int
+
+    @property
+    def value(self) -> str:
+        """The URL as a browser reads it."""
+        return decode(self.raw)
 
 
 class Scan(NamedTuple):
@@ -176,18 +181,19 @@ def _add(links: list[Link], tag: re.Match[str]) -> None:
             break
     else:
         return
-    raw = tag[group]
-    if raw[:1] in _BLANK or raw[-1:] in _BLANK:
-        start += len(raw) - len(raw.lstrip(_BLANK))
-        end -= len(raw) - len(raw.rstrip(_BLANK))
-        raw = raw.strip(_BLANK)
+    written = tag[group]
+    raw = written.strip(_BLANK)
+    if len(raw) != len(written):
+        start += len(written) - len(written.lstrip(_BLANK))
+        end = start + len(raw)
     tracked, name = True, ""
-    if "data-" in tag[0].lower():
-        attributes = _attributes(tag[0])
+    whole = tag[0]
+    if "data-" in whole.lower():
+        attributes = _attributes(whole)
         tracked = attributes.get("data-track", "").strip().lower() not in _OFF
         name = " ".join(attributes.get("data-link-name", "").split())
         name = _CONTROL.sub("", name)[:_LONGEST_NAME]
-    links.append(Link(start, end, decode(raw), name, tracked, tag.end()))
+    links.append(Link(start, end, raw, name, tracked, tag.end()))
 
 
 def _attributes(tag: str) -> dict[str, str]:

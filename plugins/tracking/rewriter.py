@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from html import unescape
 from typing import NamedTuple
@@ -20,22 +20,18 @@ from plugins.tracking.target import Target, resolve
 Span = tuple[int, int, str]
 """Replace `text[start:end]` by new text."""
 
+Place = tuple[int, int, Target, str]
+"""A link that may be rewritten: where its URL is, where it leads, and its name."""
+
 _LONGEST_LINK_TEXT = 2000
+# What is longer is not remembered.
 _LONGEST_KNOWN = 2000
+_LONGEST_HOST = 255
 _LINK_END = re.compile(r"</a", re.IGNORECASE)
 _MARKUP = re.compile(r"<[^>]*+>")
 _VISIBLE_URL = re.compile(
     r"(?:https?://)?([a-z0-9-]++(?:\.[a-z0-9-]++)+)(?::[0-9]++)?(?:[/?#]\S*+)?"
 )
-
-
-class Place(NamedTuple):
-    """A link that may be rewritten: where its URL is, where it leads, and its name."""
-
-    start: int
-    end: int
-    target: Target
-    name: str
 
 
 class Page(NamedTuple):
@@ -72,7 +68,7 @@ class Rewriter:
         self._with_parameters = host_pattern(config.parameter_hosts)
         # Mail of a campaign leads to few places.
         self._policy = lru_cache(maxsize=4096)(self._decide)
-        self._target_of = lru_cache(maxsize=4096)(resolve)
+        self._known_target = lru_cache(maxsize=4096)(self._target)
         self._placeholder = Placeholder(config.unsubscribe.placeholder)
         # The HTML that was read last. Copies for several recipients have the same, unless a
         # plugin before this one has made it different.
@@ -101,11 +97,11 @@ class Rewriter:
         placeholders = self._placeholder.find(text)
         spans = [(start, end, edition.unsubscribe) for start, end in placeholders]
         if self._config.text_links and self._rewrites:
-            places = []
+            places: list[Place] = []
             for link in text_links.find(text, delete_space=delete_space):
                 target = resolve(link.value)
                 if target is not None and not self._is_own(target):
-                    places.append(Place(link.start, link.end, target, ""))
+                    places.append((link.start, link.end, target, ""))
             spans += self._rewritten(_outside(places, placeholders), edition, html=False)
         return spans
 
@@ -114,19 +110,26 @@ class Rewriter:
         if not (self._rewrites or self._config.opens):
             return Page([], placeholders, None)
         found = scan(html)
-        places = list(self._places(html, found.links, utf8)) if self._rewrites else []
+        places = self._places(html, found.links, utf8) if self._rewrites else []
         return Page(_outside(places, placeholders), placeholders, pixel.place(html, found))
 
-    def _places(self, html: str, links: Iterable[Link], utf8: bool) -> Iterator[Place]:
-        for link in links:
-            known = len(link.value) <= _LONGEST_KNOWN
-            read = self._target_of if known else resolve
-            target = read(link.value, utf8=utf8) if link.tracked else None
-            if target is None or self._is_own(target):
+    def _places(self, html: str, links: Iterable[Link], utf8: bool) -> list[Place]:
+        keep_visible = self._config.keep_visible_urls
+        places: list[Place] = []
+        for start, end, raw, name, tracked, text in links:
+            if not tracked:
                 continue
-            if self._config.keep_visible_urls and _shows(html, link.text, target.host):
+            read = self._known_target if len(raw) <= _LONGEST_KNOWN else self._target
+            target = read(raw, utf8)
+            if target is None or (keep_visible and _shows(html, text, target.host)):
                 continue
-            yield Place(link.start, link.end, target, link.name)
+            places.append((start, end, target, name))
+        return places
+
+    def _target(self, raw: str, utf8: bool) -> Target | None:
+        """Where a link in HTML leads; None if it stays as it is, as do those to the gateway."""
+        target = resolve(attribute.decode(raw), utf8=utf8)
+        return None if target is None or self._is_own(target) else target
 
     def _is_own(self, target: Target) -> bool:
         return target.url.lower().startswith(self._own_urls)
@@ -136,7 +139,8 @@ class Rewriter:
         extra = self._parameters
         pairs = extra.fill(edition.fields) if extra else ()
         for start, end, (url, host), name in places:
-            tracked, with_parameters = self._policy(host)
+            policy = self._policy if len(host) <= _LONGEST_HOST else self._decide
+            tracked, with_parameters = policy(host)
             if url in edition.untracked or not (tracked or with_parameters):
                 continue
             new = url
@@ -170,8 +174,8 @@ def _outside(places: list[Place], spans: Sequence[tuple[int, int]]) -> list[Plac
     starts = [start for start, _ in spans]
     outside = []
     for place in places:
-        before = bisect_left(starts, place.end) - 1
-        if before < 0 or spans[before][1] <= place.start:
+        before = bisect_left(starts, place[1]) - 1
+        if before < 0 or spans[before][1] <= place[0]:
             outside.append(place)
     return outside
 

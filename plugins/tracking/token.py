@@ -25,6 +25,8 @@ _DICTIONARY = (
     b"@gmail.com\0transactional\0default\0bulk\0"
 )
 _WINDOW = -10
+# To copy it is faster than to make one, and with less memory more so.
+_DEFLATE = zlib.compressobj(wbits=_WINDOW, memLevel=4, zdict=_DICTIONARY)
 _LONGEST = 4096
 _TARGET = re.compile(r"https?://[!-~]++", re.IGNORECASE)
 # In the order in which they are replaced. A URL has no octets below 33 of its own.
@@ -110,7 +112,7 @@ def encode_common(
         raise ValueError(f"{len(text)} characters are too long for a token")
     if not 0 <= day <= _LAST_DAY:
         raise ValueError(f"{day} is no day that a token can carry")
-    deflate = zlib.compressobj(wbits=_WINDOW, zdict=_DICTIONARY)
+    deflate = _DEFLATE.copy()
     plain = day.to_bytes(2, "big") + text.encode("utf-8", "surrogatepass")
     return deflate.compress(plain) + deflate.flush()
 

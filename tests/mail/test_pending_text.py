@@ -129,5 +129,26 @@ def test_nothing_is_encoded_before_it_is_asked_for() -> None:
     twice = pending(once, [(6, 11, "moon")])
     assert isinstance(twice, PendingText)
     assert twice.base is text
-    assert "_encoded" not in vars(once)
+    assert once._encoded is None
     assert twice.content == b"bye =3D moon\r\n"
+
+
+@pytest.mark.parametrize("encoding", ["quoted-printable", "base64"])
+@given(data=st.data(), text=st.text("abcé=-. \n", min_size=1, max_size=200))
+def test_the_next_copy_is_edited_in_the_same_places_as_if_it_were_the_first(
+    encoding: str, data: st.DataObject, text: str
+) -> None:
+    text += "\n"
+    octets = text.replace("\n", "\r\n").encode()
+    content = EncodedText(b"", encoding, "utf-8").encoded_anew(octets, "utf-8").content
+    shared = EncodedText(content, encoding, "utf-8")
+    edits = data.draw(edits_of(text))
+    for _ in range(3):
+        news = [data.draw(st.text("xyzé\n=", max_size=90)) for _ in edits]
+        copy = [(start, end, new) for (start, end, _), new in zip(edits, news, strict=True)]
+        alone = EncodedText(content, encoding, "utf-8")
+        expected = alone.spliced(alone.splices(copy)) if copy else alone
+        edited = shared.edited(copy) if copy else shared
+        assert edited.content == expected.content
+        assert edited.text == apply(text, copy)
+        assert not edited.problem

@@ -382,9 +382,11 @@ def test_mail_that_no_key_is_for(tmp_path: Path, name: str, unsigned: str) -> No
 
 
 def test_a_signature_of_a_message_with_very_many_fields(tmp_path: Path) -> None:
-    content = sealed(plugin(tmp_path), b"To: a@example.org\r\n" * 2000 + MESSAGES["plain"])
+    signer = plugin(tmp_path)
+    content = sealed(signer, b"To: a@example.org\r\n" * 2000 + MESSAGES["plain"])
 
     assert verified_by_dkimpy(content, rsa_key())
+    assert signer._header_list.cache_info().currsize == 0
 
 
 def config(tmp_path: Path, *keys: dict[str, object], **other: object) -> DkimConfig:

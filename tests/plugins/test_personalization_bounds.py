@@ -377,6 +377,14 @@ def test_controls_do_not_get_into_mail(value: str, in_text: str, in_header: str 
     assert filled("{{ '" + repr(value)[1:-1] + "' }}", {}) == in_text
 
 
+@pytest.mark.parametrize("kind", ["text", "html", "header"])
+def test_one_character_that_cannot_be_sent_is_enough(kind: Kind) -> None:
+    controls = [*range(9), 0xB, 0xC, *range(0xE, 0x20), *range(0x7F, 0xA0), 0x2028, 0xD800, 0xDFFF]
+    for hostile in map(chr, controls):
+        left = filled("{{ x }}", {"x": f"日{hostile}本"}, kind)
+        assert hostile not in left or (hostile == "\u2028" and kind != "header")
+
+
 @given(st.text(st.characters()), st.sampled_from(["text", "html", "header"]))
 def test_what_is_written_can_be_sent(value: str, kind: Kind) -> None:
     text = filled("{{ x }}{{ '\\ud800\\x00\\r' }}", {"x": value}, kind)

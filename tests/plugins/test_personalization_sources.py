@@ -228,6 +228,7 @@ def deep(depth: int) -> dict[str, Any]:
         ({"a": {1: "b"}}, "a: expected text as a key, not a value of type int"),
         ({"a": "\ud800"}, "a: half of a surrogate pair"),
         ({"\ud800\n鍵": 1}, "??鍵: half of a surrogate pair"),
+        ({"a": "b", "\ud83d": "\ude00"}, "?: half of a surrogate pair"),
         (deep(MAX_DEPTH + 1), "inside of each other"),
         ({"a": "x" * MAX_SIZE}, "more than 1048576 characters"),
         ({"a": [0] * MAX_SIZE}, "more than 1048576 characters"),
@@ -237,6 +238,15 @@ def test_values_that_are_refused(values: Any, reason: str) -> None:
     with pytest.raises(ValueError) as refused:
         check(values)
     assert reason in str(refused.value)
+
+
+@given(st.dictionaries(st.text("ab*@ 鍵", max_size=9), st.text(max_size=9)))
+def test_texts_count_the_same_with_and_without_other_values(texts: dict[str, str]) -> None:
+    size = 1 + sum(len(key) + len(text) + 1 for key, text in texts.items())
+    for values, length in ((texts, size), ({**texts, "number": 1, "list": []}, size + 12)):
+        assert check(values, length) is values
+        with pytest.raises(ValueError, match="more than"):
+            check(values, length - 1)
 
 
 VALUES = st.recursive(

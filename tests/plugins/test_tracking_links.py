@@ -621,3 +621,14 @@ def browsers_url(value: str) -> str:
         return "".join([f"%{octet:02X}" for octet in match[0].encode()])
 
     return f"{scheme}://" + re.sub(r"[^!#-;=?-_a-z{|}~]", encoded, rest)
+
+
+def test_what_is_long_is_rewritten_and_not_remembered(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    host = f"{'a' * 60}." * 5 + "example"
+    path = "x" * 2000
+
+    assert site.hrefs(f'<a href="https://{host}/">x</a>') == [f"-> https://{host}/"]
+    assert site.plugin._rewriter._policy.cache_info().currsize == 0
+    site.hrefs(f'<a href="https://a.example/{path}">x</a>')
+    assert site.plugin._rewriter._known_target.cache_info().currsize == 1

@@ -123,5 +123,4 @@ class Sources:
         """
         for source in self._headers:
             for name in source.headers_to_remove:
-                if name in message.headers:
-                    message.headers.delete(name)
+                message.headers.delete(name)

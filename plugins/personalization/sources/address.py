@@ -62,5 +62,7 @@ class ByAddress(Generic[T]):
 
     def get(self, address: str) -> T | None:
         """What belongs to an address, or None."""
+        if not self._exact:
+            return None
         found = self._exact.get(exact(address))
         return found if found is not None else self._folded.get(folded(address))

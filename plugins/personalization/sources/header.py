@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from gateway.hooks import Context, Headers, Message, Recipient
 from plugins.personalization.sources.address import ByAddress
@@ -19,8 +19,7 @@ _MOST_KEPT = 4 << 20
 """Octets of all headers that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class MergeData:
+class MergeData(NamedTuple):
     """What the fields of one message say: `common` for everyone, `own` for one recipient each."""
 
     common: Values
@@ -82,11 +81,15 @@ class HeaderSource:
         fields = [field.body for field in message.headers.fields(self._name)]
         if not fields:
             return None
-        if kept is None or kept.fields != fields:
-            kept = _Kept(message.headers.raw, fields, self._read(fields))
-            if sum(map(len, fields)) >= _WORTH_KEEPING:
-                self._keep(message.id, kept)
-        return kept.data.of(recipient.address)
+        if kept is not None and kept.fields == fields:
+            return kept.data.of(recipient.address)
+        size = sum(map(len, fields))
+        if size > self._size:
+            self._refuse(f"is larger than {self._size} octets")
+        data = self._read(fields)
+        if size >= _WORTH_KEEPING:
+            self._keep(message.id, _Kept(message.headers.raw, fields, data))
+        return data.of(recipient.address)
 
     def _keep(self, message_id: str, kept: _Kept) -> None:
         before = self._kept.pop(message_id, None)
@@ -97,13 +100,11 @@ class HeaderSource:
             self._kept_size -= oldest.size
 
     def _read(self, fields: list[bytes]) -> MergeData:
-        if sum(map(len, fields)) > self._size:
-            self._refuse(f"is larger than {self._size} octets")
         common: dict[str, Any] = {}
         own: list[tuple[str, dict[str, Any]]] = []
         for field in fields:
             data = self._parse(field)
-            if not any(key == "*" or "@" in key for key in data):
+            if "*" not in data and "@" not in "".join(data):
                 common = merge(common, self._checked(data))
                 continue
             for key, values in data.items():
