@@ -48,6 +48,8 @@ class Reply:
         if found is None:
             return cls(code, f"{kind}.0.0", one_line(text))
         status = f"{kind}.{int(found[2])}.{int(found[3])}"
+        if len(lines) == 1:
+            return cls(code, status, one_line(text[found.end() :]))
         # Servers repeat the enhanced code on each line; once is enough for a reader.
         code_length = found.end(3)
         for number, line in enumerate(lines):

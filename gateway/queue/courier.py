@@ -296,14 +296,13 @@ class Courier:
         return Settlement(entry, done=list(entry.items))
 
 
-async def is_sound(content: Content) -> bool:
+async def is_sound(content: LargeContent) -> bool:
     """Whether large content is as it was stored: it is read once, and known from then on."""
-    if isinstance(content, LargeContent):
-        try:
-            for _ in content.examine():
-                await asyncio.sleep(0)  # others have their turn between two blocks
-        except DamagedContentError:
-            return False
+    try:
+        for _ in content.examine():
+            await asyncio.sleep(0)  # others have their turn between two blocks
+    except DamagedContentError:
+        return False
     return True
 
 

@@ -309,7 +309,7 @@ class Dispatcher:
         if self._pauses and self._hold_paused(entry):
             return True
         content = self._memory.drop(entry) or entry.shard.content(entry.envelope.copy)
-        if content is None or not await is_sound(content):
+        if content is None or not (isinstance(content, bytes) or await is_sound(content)):
             reason = f"{DAMAGED}its checksum does not fit"
             self._settle(self._settler.hold(entry, reason))
             return True

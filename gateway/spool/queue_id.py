@@ -27,8 +27,10 @@ def make(now: float, shard: int, last: int) -> int:
 def to_text(number: int) -> str:
     """The id as people see it."""
     pairs = _PAIRS
-    return _ALPHABET[number >> 60] + "".join(
-        [pairs[(number >> shift) & 1023] for shift in (50, 40, 30, 20, 10, 0)]
+    return (
+        f"{_ALPHABET[number >> 60]}{pairs[number >> 50 & 1023]}{pairs[number >> 40 & 1023]}"
+        f"{pairs[number >> 30 & 1023]}{pairs[number >> 20 & 1023]}{pairs[number >> 10 & 1023]}"
+        f"{pairs[number & 1023]}"
     )
 
 
