@@ -191,7 +191,7 @@ class Message(_Unguarded):
     def stream(self, stream: str) -> None:
         if type(stream) is not str or not stream.isprintable():
             raise ValueError(f"{stream!r} is no name of a stream")
-        self._stream = stream
+        _set(self, "_stream", stream)
 
     @property
     def content(self) -> bytes:
@@ -212,7 +212,7 @@ class Message(_Unguarded):
             return b"".join((header, blank_line, body.view))
         content = b"".join((header, blank_line, body.octets))
         if not body.edited:
-            self._joined = header, body, content
+            _set(self, "_joined", (header, body, content))
         return content
 
     @content.setter
@@ -227,11 +227,12 @@ class Message(_Unguarded):
             ForbiddenChangeError: the stage does not allow it.
         """
         self.guard.check("message.content")
-        header, self._separator, _ = split(content)
+        header, separator, _ = split(content)
         self.headers.restore((header, None))
-        start = len(header) + len(self._separator)
-        self._replace_body(Body(content, start, protected_for(self._separator)))
-        self._joined = header, self._body, content
+        body = Body(content, len(header) + len(separator), protected_for(separator))
+        _set(self, "_separator", separator)
+        self._replace_body(body)
+        _set(self, "_joined", (header, body, content))
 
     def receive_large(self, trace: bytes, content: memoryview) -> bool:
         """As `receive`, for content below a trace field; it is not copied, and must not change.
@@ -299,7 +300,7 @@ class Message(_Unguarded):
 
     def _replace_body(self, body: Body) -> None:
         self._body.replaced = True
-        self._body = body
+        _set(self, "_body", body)
         body.guard = self.guard
         body.replaced = False
 

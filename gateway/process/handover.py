@@ -14,6 +14,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import cast
 
 from gateway.process.balance import Balance, octets
@@ -114,7 +115,7 @@ class Handover:
     def start(self) -> None:
         """From now on this worker takes connections of others."""
         self._takes = True
-        self._balance.note(self._connections)
+        self._balance.enter(self._connections)
         asyncio.get_running_loop().add_reader(self._inbox, self._take)
 
     def leave(self) -> None:
@@ -130,7 +131,8 @@ class Handover:
 
     def give(self, connection: socket.socket, listener: int) -> bool:
         """Gives a new connection to a worker that has fewer; False: it is ours."""
-        worker = self._balance.lightest()
+        now = monotonic()
+        worker = self._balance.lightest(now)
         if worker is None:
             return False
         number = self._balance.next_number(worker)
@@ -139,7 +141,7 @@ class Handover:
             socket.send_fds(self._outboxes[worker], [parcel], [connection.fileno()])
         except OSError:
             return False  # too many on their way: it has enough to do
-        self._balance.gave(worker, number)
+        self._balance.gave(worker, number, now)
         return True
 
     def _take(self) -> None:

@@ -10,7 +10,8 @@ from gateway.mail.large_content import Content, Octets
 from gateway.mail.line_end import bare_line_end
 from gateway.mail.message import Client
 
-_BARE_LINE_END = "bare {} in the message (RFC 5321 2.3.8)"
+_BARE_CR = "bare CR in the message (RFC 5321 2.3.8)"
+_BARE = {"CR": _BARE_CR, "LF": "bare LF in the message (RFC 5321 2.3.8)"}
 _UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
@@ -37,7 +38,7 @@ def flaw(content: bytes, line_length: int) -> str | None:
     """
     bare = bare_line_end(content)
     if bare is not None:
-        return _BARE_LINE_END.format(bare)
+        return _BARE[bare]
     if b"\0" in content:
         return "NUL in the message (RFC 5321 4.5.2)"
     position = 0
@@ -87,7 +88,7 @@ class LineCheck:
     def end(self) -> None:
         """The message ends."""
         if self._held and self.flaw is None:
-            self.flaw = _BARE_LINE_END.format("CR")
+            self.flaw = _BARE_CR
 
 
 def flaw_of(content: Content, line_length: int) -> str | None:

@@ -144,12 +144,13 @@ class Ingress:
         claims = _claims(transaction) if transaction.claimed else []
         body = message._body
         trace = transaction.trace
-        filtered = Filtered([])
         if message.recipients:
             answer = await self.chain.message(message, trace)
             if isinstance(answer, Reject | Tempfail):
                 return self._refusal(message, answer, trace)
             filtered = answer
+        else:
+            filtered = Filtered([])
         copies = filtered.copies
         dropped = transaction.dropped + filtered.discarded
         if transaction.discard is not None:
@@ -190,7 +191,9 @@ class Ingress:
         message = transaction.message
         if message.stream == transaction.stream:
             # No hook has chosen another one; an earlier stream may ask for a header.
-            message.stream = self.streams.classify(message, headers_known=True)
+            stream = self.streams.classify(message, headers_known=True)
+            if stream != transaction.stream:
+                message.stream = stream
         if self._campaign_header is not None:
             campaign = message.headers.get(self._campaign_header)
             if campaign:
@@ -236,7 +239,7 @@ class Ingress:
             return flaw(message.headers.raw, self.limits.line_length)
         return flaw_of(message.octets, self.limits.line_length)
 
-    async def _commit(
+    def _commit(
         self,
         message: Message,
         copies: list[Copy],
@@ -244,7 +247,8 @@ class Ingress:
         dropped: list[tuple[Recipient, str]],
         now: float,
         trace: Trace,
-    ) -> SpoolError | None:
+    ) -> asyncio.Future[SpoolError | None]:
+        """Hands a message to the queue; the future is done when it is on disk, or cannot be."""
         waiter: asyncio.Future[SpoolError | None] = asyncio.get_running_loop().create_future()
         client = message.client
 
@@ -283,7 +287,7 @@ class Ingress:
             for recipient, reason in dropped
         ]
         self._dispatcher.accept(copies, now, events, done)
-        return await waiter
+        return waiter
 
 
 def _claims(transaction: Transaction) -> list[Copy]:

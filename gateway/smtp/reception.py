@@ -5,7 +5,6 @@ mail → rcpt → the message's bytes; then `ingress.py` accepts the message.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from time import perf_counter
@@ -21,8 +20,10 @@ from gateway.smtp.content import unstuff
 from gateway.smtp.esmtp import apply_mail_parameters, apply_rcpt_parameters
 from gateway.smtp.ingress import Transaction, release, storage_reply
 from gateway.smtp.listener import Listener
-from gateway.smtp.session import READ_BLOCK, Command, EndError, Session
+from gateway.smtp.session import READ_BLOCK, Command, Session
 from gateway.spool import queue_id
+
+_DOT = b"\r\n.\r\n"
 
 log = logging.getLogger("gateway.session")
 
@@ -44,12 +45,6 @@ class Reception(Session):
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
             arrival.close()
-
-    async def _handle_client(self) -> None:
-        try:
-            await super()._handle_client()
-        finally:
-            self._set_rset_state()
 
     async def _mail(self, arg: str) -> None:
         """MAIL FROM."""
@@ -94,7 +89,9 @@ class Reception(Session):
         if size > LARGE and not ingress.allowance.has_room(size):
             self.refuse(NO_MEMORY)
             return
-        stream = message.stream = ingress.streams.classify(message, headers_known=False)
+        stream = ingress.streams.classify(message, headers_known=False)
+        if stream != message.stream:
+            message.stream = stream
         trace = Trace()
         answer = await ingress.chain.mail(message, trace)
         if isinstance(answer, Reject | Tempfail):
@@ -268,20 +265,20 @@ class Reception(Session):
         """Reads up to the dot; None for what comes in many blocks, which the arrival has then."""
         reader = self.reader
         # The CRLF of the DATA line belongs to the terminator of an empty message.
-        reader.unread(b"\r\n")
+        reader.unread[:0] = b"\r\n"
         while True:
             self._reset_timeout(self.limits.data_timeout)
-            try:
-                block: bytes = (await reader.readuntil(b"\r\n.\r\n"))[:-3]
-            except asyncio.LimitOverrunError as error:
-                arrival = self._arrival or self._begin_large()
-                arrival.add(await reader.readexactly(error.consumed))
-                continue
-            self._reset_timeout()
-            if self._arrival is None:
-                return block
-            self._arrival.add(block)
-            return None
+            block = await reader.read_to(_DOT)
+            if block.endswith(_DOT):
+                break
+            arrival = self._arrival or self._begin_large()
+            arrival.add(block)
+        self._reset_timeout()
+        block = block[:-3]
+        if self._arrival is None:
+            return block
+        self._arrival.add(block)
+        return None
 
     async def _bdat(self, arg: str) -> None:
         """BDAT: a chunk of known size (RFC 3030)."""
@@ -324,8 +321,6 @@ class Reception(Session):
         while size:
             self._reset_timeout(self.limits.data_timeout)
             block = await self.reader.read(min(size, READ_BLOCK))
-            if not block:
-                raise EndError
             size -= len(block)
             arrival.add(block)
         self._reset_timeout()

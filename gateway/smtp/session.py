@@ -38,7 +38,7 @@ TLS_HANDSHAKE_SECONDS = 30.0
 COMMANDS_IN_A_ROW = 4
 """Commands that a client may send at a time before it is the turn of others."""
 
-_CONTROLS = re.compile(rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+_CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 
 _LAST_COMMANDS = frozenset({b"DATA", b"BDAT"})
 
@@ -72,6 +72,7 @@ class Session(SMTP):
     looks through the class and its handler for each connection (0.3 ms), so it is not called.
     """
 
+    _paused: bool
     _original_transport = None
     _tls_protocol = None
     _timeout_handle: Any = _NoTimer()
@@ -81,7 +82,8 @@ class Session(SMTP):
     def __init__(self, listener: Listener) -> None:
         loop = asyncio.get_running_loop()
         self.reader = LineReader(READ_BLOCK, loop)
-        StreamReaderProtocol.__init__(self, self.reader, self._cb_client_connected, loop)
+        no_stream: Any = None  # what comes goes to our reader instead
+        StreamReaderProtocol.__init__(self, no_stream, self._cb_client_connected, loop)
         self.loop = loop
         self.listener = listener
         self.ingress = listener.ingress
@@ -100,16 +102,23 @@ class Session(SMTP):
         self.ingress.attendance.come(self._place)
         self.ingress.traffic.connections += 1
         self.listener.sessions.add(self)
+        self.reader.transport = transport
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone, from whichever side."""
         self.ingress.attendance.go(self._place)
         self.listener.sessions.discard(self)
+        self.reader.feed_eof()
         super().connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        """The client has sent something."""
+        self.reader.feed_data(data)
 
     def eof_received(self) -> bool | None:
         """The client sends no more; what it has sent is still answered."""
+        self.reader.feed_eof()
         return bool(StreamReaderProtocol.eof_received(self))
 
     def _create_session(self) -> Any:
@@ -126,8 +135,9 @@ class Session(SMTP):
             self.patience.await_content(now, self.reader.octets, duration)
 
     def say(self, reply: str) -> None:
-        """Writes a reply."""
-        self._writer.write(reply.encode("utf-8", "replace") + b"\r\n")
+        """Writes a reply; nobody hears it any more where the connection is gone."""
+        if self.transport is not None:
+            self.transport.write(reply.encode("utf-8", "replace") + b"\r\n")
 
     @property
     def busy(self) -> bool:
@@ -154,15 +164,18 @@ class Session(SMTP):
         except Exception:
             log.exception("a session broke off")
             self.say("421 4.3.0 Internal error, please try again later")
+        finally:
+            self._set_rset_state()
         self._writer.close()
 
     async def _talk(self) -> None:
         await self._greet()
         commands = self.commands
+        patience, now = self.patience, self.loop.time
         pipelined = 0
         while True:
-            self.patience.await_command()
-            if len(self.reader):
+            patience.await_command()
+            if self.reader.unread:
                 # What has arrived already is read without a pause, and others have to have a turn.
                 pipelined += 1
                 if not pipelined % COMMANDS_IN_A_ROW:
@@ -171,7 +184,7 @@ class Session(SMTP):
             verb, _, argument = line.partition(b" ")
             verb = verb.upper()
             command = commands.get(verb)
-            self._reset_timeout()
+            patience.work(now())
             if command is None:
                 self.wrong("500 5.5.2 Command not recognized")
             else:
@@ -181,10 +194,11 @@ class Session(SMTP):
                     self.wrong("500 5.5.2 The command is not UTF-8")
                 else:
                     await command(self, text)
-            await self._writer.drain()
+            if self._paused:  # the client does not take in what it is told
+                await self._writer.drain()
             if self.transaction is None:
                 if verb in _LAST_COMMANDS:
-                    self.patience.begin(self.loop.time())
+                    patience.begin(now())
                 if self.listener.stopping:
                     self.end("421 4.3.2 The gateway is shutting down, please come again")
 
@@ -214,29 +228,19 @@ class Session(SMTP):
     async def _read_line(self, limit: int = COMMAND_LENGTH) -> bytes:
         """The next line without its CRLF. What can be no command is answered here."""
         while True:
-            try:
-                line: bytes = await self.reader.readuntil(b"\n")
-            except asyncio.LimitOverrunError as error:
-                await self._skip_line(error.consumed)
-                line = b""
-            if not 0 < len(line) <= limit:
+            line = await self.reader.read_to(b"\n")
+            length = len(line)
+            while not line.endswith(b"\n"):
+                line = await self.reader.read_to(b"\n")
+                length += len(line)
+            if length > limit:
                 self.wrong("500 5.5.6 Line too long")
             elif not line.endswith(b"\r\n"):
                 self.wrong("500 5.5.2 A line ends with CR LF (RFC 5321 2.3.8)")
-            elif _CONTROLS.search(line):
+            elif _CONTROLS.search(line := line[:-2]):
                 self.wrong("500 5.5.2 Control characters are not allowed")
             else:
-                return line[:-2]
-
-    async def _skip_line(self, consumed: int) -> None:
-        while True:
-            await self.reader.readexactly(consumed)
-            try:
-                await self.reader.readuntil(b"\n")
-            except asyncio.LimitOverrunError as error:
-                consumed = error.consumed
-            else:
-                return
+                return line
 
     def wrong(self, reply: str) -> None:
         """Answers what breaks the protocol, and closes when it happens too often."""
@@ -317,7 +321,7 @@ class Session(SMTP):
             self.wrong("503 5.5.1 TLS is not available now")
             return
         # Commands sent ahead of the handshake were not protected by it: they are dropped.
-        self.reader.discard()
+        self.reader.unread.clear()
         self.say("220 2.0.0 Go ahead")
         assert self.transport is not None
         try:
@@ -334,7 +338,8 @@ class Session(SMTP):
         if transport is None:
             raise EndError
         self.transport = transport
-        for stream in (self._writer, self.reader, self):
+        self.reader.transport = transport
+        for stream in (self._writer, self):
             vars(stream)["_transport"] = transport
         vars(self)["_over_ssl"] = True
         self._set_rset_state()

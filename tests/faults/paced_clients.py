@@ -113,7 +113,7 @@ def _open_files(pid: int) -> set[str]:
 async def connections_by_worker(
     gateway: Gateway, address: str, each: int, workers: Sequence[int], of: Sequence[int]
 ) -> dict[int, list[Connection]]:
-    """So many greeted connections to each worker in `of`; the kernel chooses whom one leads to."""
+    """So many greeted connections to each worker in `of`; the gateway shares them evenly."""
     found: dict[int, list[Connection]] = {pid: [] for pid in of}
     async with asyncio.timeout(DEADLINE):
         while any(len(those) < each for those in found.values()):

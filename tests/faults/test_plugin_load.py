@@ -15,11 +15,13 @@ import asyncio
 import base64
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 
+from gateway.queue.administration import worker_stats
 from gateway.queue.custody import ATTEMPT
 from gateway.testing import NextHop
 from tests.e2e.conftest import DEADLINE, Gateway, MakeGateway, until
@@ -30,6 +32,7 @@ from tests.faults.paced_clients import (
     PacedClient,
     Refused,
     connections_by_worker,
+    owner,
     p99,
 )
 from tests.hooks.faults import HOOKS
@@ -39,6 +42,8 @@ GOOD_CLIENTS = 4
 GOOD_INTERVAL = 0.04
 """… a message so many seconds after the other."""
 
+BAD_PORTS = 4
+"""Clients at a time that meet one broken plugin."""
 BAD_INTERVAL = 0.05
 """Seconds from one client that meets a broken plugin to the next …"""
 DEATH_INTERVAL = 1.0
@@ -82,24 +87,61 @@ class Site:
         return None
 
     async def learn(self, wanted: Sequence[Case]) -> None:
-        """Finds ports of each case's address from which connections lead to the first worker."""
+        """Finds ports of each case's address from which the kernel leads to the first worker.
+
+        One connection at a time: where no worker has more than the other, it stays where it is.
+        """
         workers = until(self._workers, "two workers")
         for case in wanted:
-            address = self._plugins.addresses[case]
-            of = workers[:1]
-            found = await connections_by_worker(self._gateway, address, 4, workers, of)
-            self._ports[case] = [one.port for one in found[workers[0]]]
-            for connection in found[workers[0]]:
+            ports = self._ports[case] = []
+            while len(ports) < BAD_PORTS:
+                connection = await Connection.open(self._gateway, self._plugins.addresses[case])
+                await connection.expect("220")
+                address, port = self._plugins.addresses[case], connection.port
+                if owner(self._gateway, workers, address, port) == workers[0]:
+                    ports.append(port)
                 connection.close()
+                await self._no_connection()
+
+    async def _no_connection(self) -> None:
+        """Waits until each worker has noticed the end of all connections."""
+
+        def ended() -> bool:
+            stats = worker_stats(self._gateway.spool)
+            return len(stats) == 2 and not any(one["connections"] for one in stats)
+
+        await asyncio.to_thread(until, ended, "the end of all connections")
+
+    @asynccontextmanager
+    async def _ballast(self, workers: tuple[int, int], many: int) -> AsyncIterator[None]:
+        """Silent connections to the second worker, so that the first one gives none away."""
+        found = await connections_by_worker(self._gateway, "127.0.0.1", many, workers, workers)
+        for connection in found[workers[0]]:
+            connection.close()
+        yield
+        for connection in found[workers[1]]:
+            connection.close()
 
     async def phase(self, wanted: Sequence[Case], seconds: float, broken: bool) -> Times:
         """Lets good and bad clients send for a while."""
         self._phases += 1
         self._plugins.switch(on=False)
         workers = await asyncio.to_thread(until, self._workers, "two workers")
+        await self._no_connection()
         connections = await connections_by_worker(
             self._gateway, "127.0.0.1", GOOD_CLIENTS, workers, workers
         )
+        async with self._ballast(workers, 2 * BAD_PORTS * len(wanted) + 2 * GOOD_CLIENTS):
+            return await self._load(wanted, seconds, broken, workers, connections)
+
+    async def _load(
+        self,
+        wanted: Sequence[Case],
+        seconds: float,
+        broken: bool,
+        workers: tuple[int, int],
+        connections: Mapping[int, Sequence[Connection]],
+    ) -> Times:
         loop = asyncio.get_running_loop()
         start = loop.time() + 0.05
         clients: dict[int, list[PacedClient]] = {pid: [] for pid in workers}
