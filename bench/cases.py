@@ -97,7 +97,7 @@ def cases(seconds: float) -> dict[str, Case]:
             BlackHole(
                 "blackhole",
                 "100 domains, one of which never answers",
-                max(2_000, round(5_000 * seconds)),
+                max(2_000, round(15_000 * seconds)),
             ),
             Backlog(
                 "backlog",
