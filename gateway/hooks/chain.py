@@ -215,7 +215,7 @@ class Chain:
                 for part, applies in parts_for(step, copy):
                     answer = await self._filter(step, part.message, trace) if applies else None
                     if answer is None:
-                        pass
+                        pass  # as a rule, and then there is nothing else to ask
                     elif isinstance(answer, Reject | Tempfail):
                         return answer
                     elif isinstance(answer, Discard):

@@ -164,15 +164,17 @@ class Handover:
         loop = asyncio.get_running_loop()
         for descriptor in descriptors:
             connection = socket.socket(fileno=descriptor)
+            connection.set_inheritable(False)  # a program that a plugin starts must not keep it
             try:
                 await loop.connect_accepted_socket(self._factories[listener], connection)
             except OSError:
                 connection.close()  # the client has gone meanwhile
         self._balance.took(giver, number)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Takes no more."""
         asyncio.get_running_loop().remove_reader(self._inbox)
+        await asyncio.gather(*self._beginning)
         for end in (self._inbox, *self._outboxes):
             end.close()
         self._balance.close()

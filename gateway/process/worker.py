@@ -293,7 +293,7 @@ class Worker:
                 session.dismiss("421 4.3.2 The gateway is shutting down, please come again")
         await deliveries
         if self._handover is not None:
-            self._handover.close()
+            await self._handover.close()
         await self._connections.close(1.0)
         await self._tls.close()
         await self._control.close()

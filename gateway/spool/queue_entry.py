@@ -61,39 +61,25 @@ class Envelope:
     def to_json(self) -> str:
         """What the columns do not hold."""
         client = self.client
-        data: dict[str, Any] = {}
-        # Most mail has little of this, and asking is quicker than looking through a table of it.
-        if client.address:
-            data["address"] = client.address
-        if client.port:
-            data["port"] = client.port
-        if client.listener:
-            data["listener"] = client.listener
-        if client.helo:
-            data["helo"] = client.helo
-        if client.user:
-            data["user"] = client.user
-        if client.tls:
-            data["tls"] = client.tls
-        if self.notes:
-            data["notes"] = self.notes
-        if self.smtputf8:
-            data["smtputf8"] = True
-        if self.ret:
-            data["ret"] = self.ret
-        if self.envid:
-            data["envid"] = self.envid
-        if self.require_tls:
-            data["require_tls"] = True
-        if self.mt_priority is not None:
-            data["mt_priority"] = str(self.mt_priority)
-        if self.release:
-            data["release"] = self.release
-        if self.seal:
-            data["seal"] = self.seal
-        if self.trace:
-            data["trace"] = self.trace
-        return _with_checksum(json.dumps(data), self._columns)
+        values: tuple[tuple[str, object], ...] = (
+            ("address", client.address),
+            ("port", client.port),
+            ("listener", client.listener),
+            ("helo", client.helo),
+            ("user", client.user),
+            ("tls", client.tls),
+            ("notes", self.notes),
+            ("smtputf8", self.smtputf8),
+            ("ret", self.ret),
+            ("envid", self.envid),
+            ("require_tls", self.require_tls),
+            ("mt_priority", None if self.mt_priority is None else str(self.mt_priority)),
+            ("release", self.release),
+            ("seal", self.seal),
+            ("trace", self.trace),
+        )
+        text = json.dumps({name: value for name, value in values if value})
+        return _with_checksum(text, self._columns)
 
     @property
     def _columns(self) -> str:

@@ -45,6 +45,7 @@ class Echo(asyncio.Protocol):
         self._transport = transport
         connection = transport.get_extra_info("socket")
         self._worker.delays.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        self._worker.inheritable |= os.get_inheritable(connection.fileno())
         self._worker.open += 1
         self._worker.handover.note(self._worker.open)
         self.write(f"{self._worker.index} {self._listener}\n".encode())
@@ -67,6 +68,7 @@ class Worker:
         self.index = index
         self.open = 0
         self.delays: list[int] = []
+        self.inheritable = False
         self.handover = Handover(copied(seat), index)
         self.ports: dict[str, int] = {}
         self._servers: list[asyncio.Server] = []
@@ -86,7 +88,7 @@ class Worker:
             server.close()
         self.handover.leave()
         await until(lambda: self.open == 0, "the end of its sessions")
-        self.handover.close()
+        await self.handover.close()
 
 
 class Client:
@@ -144,6 +146,7 @@ async def test_connections_to_one_worker_are_shared_by_all(seats: Seats) -> None
             assert await client.ask(f"hello {number}") == f"hello {number}"
         # Replies must not wait for more of them, whoever took the connection (RFC 1122 4.2.3.4).
         assert all(all(worker.delays) for worker in workers)
+        assert not any(worker.inheritable for worker in workers)
         for client in clients:
             await client.close()
 
@@ -173,6 +176,23 @@ async def test_who_gives_a_connection_away_does_not_count_it(seats: Seats) -> No
         assert [client.worker for client in more] == [2, 2]
         for client in (*clients, *more):
             await client.close()
+
+
+@on_uvloop
+async def test_what_a_client_says_first_reaches_who_takes_it(seats: Seats) -> None:
+    async with running(seats) as workers:
+        streams = []
+        for number in range(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", workers[0].ports["mail"])
+            writer.write(f"early {number}\n".encode())
+            streams.append((reader, writer))
+        async with asyncio.timeout(20):
+            for number, (reader, writer) in enumerate(streams):
+                await reader.readline()
+                assert await reader.readline() == f"early {number}\n".encode()
+                writer.close()
+                await writer.wait_closed()
+        assert all(worker.delays for worker in workers)
 
 
 @on_uvloop
@@ -220,7 +240,7 @@ async def test_the_next_process_takes_what_was_on_its_way(seats: Seats) -> None:
     held = await connect(first.ports["mail"])
     waiting = asyncio.ensure_future(connect(first.ports["mail"]))
     await until(lambda: first.handover._balance.next_number(1) == 2, "it to be given")
-    lost.close()
+    await lost.close()
     seats.vacate(1)
     second = Worker(1, seats.seat(1))
     await second.listen("mail")
@@ -261,7 +281,7 @@ async def test_what_cannot_be_given_away_is_kept(seats: Seats) -> None:
     for client in clients:
         await client.close()
     await first.close()
-    full.close()
+    await full.close()
 
 
 def test_descriptors_are_closed(seats: Seats) -> None:
