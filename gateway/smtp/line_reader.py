@@ -50,6 +50,11 @@ class LineReader:
         self._has_ended = True
         self._wake_up()
 
+    def end(self) -> None:
+        """Nothing is given out any more, not even what has been received."""
+        self.unread.clear()
+        self.feed_eof()
+
     def _wake_up(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():

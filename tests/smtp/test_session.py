@@ -327,6 +327,19 @@ async def test_an_idle_client_is_told_and_dismissed(start: Start) -> None:
         assert await client.is_closed()
 
 
+async def test_nothing_is_carried_out_after_the_last_word(start: Start) -> None:
+    message = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\nHello\r\n.\r\n"
+    async with start() as gateway, gateway.client() as client:
+        (session,) = gateway.listener.sessions
+        # Mail that came in the same moment gets this as its answer, and so will come again.
+        session.data_received(message)
+        session.dismiss("421 4.3.2 Bye")
+        assert await client.reply() == "421 4.3.2 Bye"
+        assert await client.is_closed()
+        await asyncio.wait([session._handler_coroutine])
+        assert gateway.rows() == []
+
+
 async def test_a_client_that_is_silent_within_a_message(start: Start) -> None:
     async with (
         start("limits: {command_timeout: 60s, data_timeout: 200ms}") as gateway,
