@@ -5,7 +5,7 @@ They do it as long as there is a file that says so. See tests/hooks/faults.py fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,10 @@ SAMPLE = [
 
 
 class BrokenPlugins:
-    """The entries of `gateway.yaml` for some cases, and the switch for all of them.
+    """The entries of `gateway.yaml` for some cases, and a switch for each of them.
+
+    Mail that waits after a fault comes back later, while another case is tried: its plugin has to
+    do right by then.
 
     Attributes:
         entries: the section `plugins`.
@@ -91,13 +94,14 @@ class BrokenPlugins:
     """
 
     def __init__(self, folder: Path, wanted: Sequence[Case]) -> None:
-        self._switch = folder / "broken"
+        self._switches: dict[Case, Path] = {}
         self.addresses = {case: f"127.0.1.{number}" for number, case in enumerate(wanted, 1)}
         self.names: dict[Case, str] = {}
         lines = ["plugins:"]
         for number, case in enumerate(wanted, 1):
             own = folder / f"case-{number}"
             own.mkdir()
+            self._switches[case] = own / "broken"
             write(own, case.hook, self._statement(case), case.variant, "tempfail")
             rules = f"timeout: {TIMEOUT}, on_error: tempfail"
             when = f"when: {{client: {self.addresses[case]}}}"
@@ -111,11 +115,13 @@ class BrokenPlugins:
         else:
             wrong = statement(case.hook, case.fault, case.variant)
         right = f"return {HOOKS[case.hook].normal}"
-        return f"if not Path({str(self._switch)!r}).exists():\n        {right}\n    {wrong}"
+        switch = str(self._switches[case])
+        return f"if not Path({switch!r}).exists():\n        {right}\n    {wrong}"
 
-    def switch(self, on: bool) -> None:
-        """Lets them do wrong, or right."""
-        if on:
-            self._switch.touch()
-        else:
-            self._switch.unlink(missing_ok=True)
+    def switch(self, wrong: Collection[Case]) -> None:
+        """Lets these do wrong, and all others right."""
+        for case, switch in self._switches.items():
+            if case in wrong:
+                switch.touch()
+            else:
+                switch.unlink(missing_ok=True)

@@ -88,7 +88,7 @@ async def test_mail_that_ends_each_process_is_held(
         gateway.configure(f"retry: {{schedule: [1h]}}\n{plugins.entries}")
         await asyncio.to_thread(gateway.start)
         others = Others(gateway)
-        plugins.switch(on=True)
+        plugins.switch([case])
         connection = await Connection.open(gateway, plugins.addresses[case])
         await connection.expect("220")
         await connection.expect("250", "EHLO bad.example.org")
@@ -115,7 +115,7 @@ async def test_mail_that_ends_each_process_is_held(
         # Only what was on its way when a process ended goes out twice: a connection has one.
         assert sum(arrived[to] - 1 for to in expected) <= deaths
         assert case.recipient not in arrived
-        plugins.switch(on=False)
+        plugins.switch(())
         await asyncio.to_thread(gateway.command, "queue", "release", held["id"])
         if hook == "reply":
             await asyncio.to_thread(until, lambda: gateway.queue("--state", "deferred"), "a reply")

@@ -125,7 +125,7 @@ class Site:
     async def phase(self, wanted: Sequence[Case], seconds: float, broken: bool) -> Times:
         """Lets good and bad clients send for a while."""
         self._phases += 1
-        self._plugins.switch(on=False)
+        self._plugins.switch(())
         workers = await asyncio.to_thread(until, self._workers, "two workers")
         await self._no_connection()
         connections = await connections_by_worker(
@@ -153,7 +153,7 @@ class Site:
                 clients[pid].append(client)
                 begin = start + GOOD_INTERVAL * number / len(those)
                 runs[asyncio.create_task(client.run(begin, start + seconds))] = pid
-        self._plugins.switch(on=broken)
+        self._plugins.switch(wanted if broken else ())
         bad = [asyncio.create_task(self._bad(case, start + seconds, broken)) for case in wanted]
         dies = broken and any(case.fault == DIES for case in wanted)
         for task, pid in runs.items():
@@ -163,7 +163,7 @@ class Site:
                 assert dies, "a connection of others ended"
                 assert pid == workers[0], "a connection to another worker ended"
         await asyncio.gather(*bad)
-        self._plugins.switch(on=False)
+        self._plugins.switch(())
         for those_clients in clients.values():
             for client in those_clients:
                 self.accepted += client.accepted
