@@ -46,7 +46,7 @@ _COUNTED = 21
 _ROUNDS = 8
 _TIMED = 31
 _UNITS = 10
-_PATIENCE = 8.0
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
